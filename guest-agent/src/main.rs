@@ -1,0 +1,3 @@
+//! hybond-agent
+
+fn main() {}

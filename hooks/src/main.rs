@@ -1,0 +1,3 @@
+//! hybond-hook
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! hybond-cli
+
+fn main() {}

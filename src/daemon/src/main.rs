@@ -1,0 +1,3 @@
+//! hybond-daemon
+
+fn main() {}
