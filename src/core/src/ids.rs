@@ -17,7 +17,10 @@ pub struct InvalidId {
 
 impl InvalidId {
     fn new(text: &str, expected: &'static str) -> Self {
-        Self { text: text.chars().take(64).collect(), expected }
+        Self {
+            text: text.chars().take(64).collect(),
+            expected,
+        }
     }
 }
 
@@ -100,7 +103,9 @@ impl FromStr for Mac {
         let mut octets = [0u8; 6];
         let mut parts = text.split(':');
         for octet in &mut octets {
-            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
+            let part = parts
+                .next()
+                .filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
             *octet = part
                 .and_then(|p| u8::from_str_radix(p, 16).ok())
                 .ok_or_else(|| InvalidId::new(text, EXPECTED))?;
@@ -193,20 +198,33 @@ impl FromStr for Bdf {
         }
         let (head, function) = text.rsplit_once('.').ok_or_else(invalid)?;
         let mut parts = head.rsplit(':');
-        let device = parts.next().and_then(|p| hex(p, 2)).filter(|d| *d < 32).ok_or_else(invalid)?;
+        let device = parts
+            .next()
+            .and_then(|p| hex(p, 2))
+            .filter(|d| *d < 32)
+            .ok_or_else(invalid)?;
         let bus = parts.next().and_then(|p| hex(p, 2)).ok_or_else(invalid)?;
         let domain = parts.next().map_or(Some(0), |p| hex(p, 4)).ok_or_else(invalid)?;
         let function = hex(function, 1).filter(|f| *f < 8).ok_or_else(invalid)?;
         if parts.next().is_some() {
             return Err(invalid());
         }
-        Ok(Self { domain, bus: bus as u8, device: device as u8, function: function as u8 })
+        Ok(Self {
+            domain,
+            bus: bus as u8,
+            device: device as u8,
+            function: function as u8,
+        })
     }
 }
 
 impl fmt::Display for Bdf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.device, self.function)
+        write!(
+            f,
+            "{:04x}:{:02x}:{:02x}.{:x}",
+            self.domain, self.bus, self.device, self.function
+        )
     }
 }
 
@@ -281,14 +299,24 @@ mod tests {
         let mac: Mac = "52:54:00:AA:00:01".parse().expect("upper case is fine");
         assert_eq!(mac.to_string(), "52:54:00:aa:00:01");
         assert_eq!(mac.standby_name().as_str(), "hb525400aa0001");
-        assert_eq!("01:10.2".parse::<Bdf>().expect("lspci's short form").to_string(), "0000:01:10.2");
+        assert_eq!(
+            "01:10.2".parse::<Bdf>().expect("lspci's short form").to_string(),
+            "0000:01:10.2"
+        );
         let uuid = "a2a2a2a2-0000-4000-8000-000000000002";
         assert_eq!(uuid.parse::<DomainId>().expect("a UUID").to_string(), uuid);
     }
 
     #[test]
     fn what_is_not_valid_is_named() {
-        for text in ["", "52:54:00:aa:00", "52:54:00:aa:00:01:02", "53:54:00:aa:00:01", "00:00:00:00:00:00", "+2:54:00:aa:00:01"] {
+        for text in [
+            "",
+            "52:54:00:aa:00",
+            "52:54:00:aa:00:01:02",
+            "53:54:00:aa:00:01",
+            "00:00:00:00:00:00",
+            "+2:54:00:aa:00:01",
+        ] {
             assert_eq!(text.parse::<Mac>().expect_err(text).text, text);
         }
         for text in ["01:10", "01:20.0", "01:10.8", "1:2:3:4.0", "00000:01:10.0"] {

@@ -53,7 +53,10 @@ impl LineBuffer {
     /// An empty buffer for lines of up to `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { held: Vec::new(), limit }
+        Self {
+            held: Vec::new(),
+            limit,
+        }
     }
 
     /// Adds what a read brought.
