@@ -1,3 +1,58 @@
-.PHONY: test
-test:
-	cargo test --workspace
+# Everything a person or CI runs. `make` alone explains.
+# The work is in packaging/dev/*.sh and packaging/deb/*.sh, so that it can be read and run without make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where rustup puts cargo on a machine on which `make setup` has just installed it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export HYBOND_CACHE ?= /var/cache/hybond-lab
+
+.PHONY: help setup build lint test test-unit test-pair test-netns test-qemu test-lab test-packages demo packages clean
+
+help: ## this text
+	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "What is slow to make (tools, the lab's images and saved hosts) is kept in HYBOND_CACHE=$(HYBOND_CACHE)."
+	@echo "The first 'make demo' takes up to 20 minutes on 2 cores, later ones up to 4. More: docs/development.md"
+
+setup: ## install what building and testing need (Debian packages, and rustup where there is no cargo)
+	packaging/dev/setup.sh
+
+build: setup ## build every program, unoptimised
+	cargo build --workspace --locked
+
+lint: setup ## formatting, clippy, licences and advisories, scripts
+	packaging/dev/test.sh lint
+
+test: setup ## everything below, lint included: up to 40 minutes on 2 cores from nothing
+	packaging/dev/test.sh lint unit pair netns qemu packages lab
+
+test-unit: setup ## the crates' own tests
+	packaging/dev/test.sh unit
+
+test-pair: setup ## both ends of a migration on virtual time, over a link that loses and reorders
+	packaging/dev/test.sh pair
+
+test-netns: setup ## real netlink, in network namespaces
+	packaging/dev/test.sh netns
+
+test-qemu: setup ## real QEMU, without libvirt
+	packaging/dev/test.sh qemu
+
+test-lab: setup ## emulated hosts: the three tiers of tests/lab
+	packaging/dev/test.sh lab
+
+test-packages: setup ## build the packages, unpack them, look at every file
+	packaging/dev/test.sh packages
+
+demo: setup ## two emulated hosts, a guest with a VF, virsh migrate there and back; report in target/demo/
+	cargo run --locked -p hybond-lab -- demo
+
+packages: setup ## target/packages/hybond_*.deb and hybond-agent_*.deb
+	packaging/deb/build.sh
+
+clean: ## remove what was built; the cache stays
+	cargo clean

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs what building and testing hybond need. Asks nothing and is quick when everything is there.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+# What is not on a fresh Debian, and who wants it.
+packages=(
+    ca-certificates curl git
+    gcc libc6-dev            # linker, and ring's C parts
+    pkg-config libvirt-dev   # virt-sys
+    musl-tools               # the static agent
+    dpkg-dev                 # dpkg-shlibdeps
+    shellcheck
+    iproute2                 # tests/netns
+    openssl                  # certificates of the lab's hosts
+)
+
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || die "run as root, or install first: apt-get install ${missing[*]}"
+    say "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -q update
+    apt-get -y -q --no-install-recommends install "${missing[@]}" </dev/null
+fi
+
+"$top/packaging/dev/toolchain.sh"

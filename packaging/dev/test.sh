@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Runs test suites one after the other and adds their results up. A suite that fails does not keep the next from running.
+# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, lab
+#
+# A suite's output is shown as it comes and kept in target/test/SUITE.log. Counted are cargo's `test result:` lines and
+# plain `N passed, N failed` lines. The last line printed is the sum, in that plain form.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$top"
+
+# Tests of these crates need root, QEMU or minutes, so each is a suite of its own.
+own_suite=(hybond-test-pair hybond-test-netns hybond-test-qemu hybond-lab)
+
+suite() {
+    case $1 in
+    lint) limit 15m packaging/dev/lint.sh ;;
+    unit) limit 25m cargo test --locked --workspace "${own_suite[@]/#/--exclude=}" ;;
+    pair) limit 15m cargo test --locked -p hybond-test-pair ;;
+    # Namespaces, emulated NICs and whole hosts are shared by the tests of one crate: one at a time.
+    netns) limit 10m cargo test --locked -p hybond-test-netns -- --test-threads=1 ;;
+    qemu) limit 15m cargo test --locked -p hybond-test-qemu -- --test-threads=1 ;;
+    packages) limit 20m packaging/deb/test.sh ;;
+    lab) limit 45m cargo test --locked -p hybond-lab -- --test-threads=1 --nocapture ;;
+    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, lab" ;;
+    esac
+}
+
+# limit TIME COMMAND…: ended with everything it started when it takes longer; nothing reads a terminal.
+limit() { timeout --kill-after=30s "$@" </dev/null; }
+
+# count FILE: "PASSED FAILED SKIPPED", summed over its lines.
+count() {
+    awk '
+        /^test result: / {
+            for (i = 2; i <= NF; i++) {
+                if ($i ~ /^passed;?$/) passed += $(i - 1)
+                if ($i ~ /^failed;?$/) failed += $(i - 1)
+                if ($i ~ /^ignored;?$/) skipped += $(i - 1)
+            }
+        }
+        /^[0-9]+ passed, [0-9]+ failed/ {
+            passed += $1; failed += $3
+            if ($0 ~ /, [0-9]+ skipped$/) skipped += $5
+        }
+        END { print passed + 0, failed + 0, skipped + 0 }' "$1"
+}
+
+[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, lab"
+logs=target/test
+mkdir -p "$logs"
+total_passed=0 total_failed=0 total_skipped=0
+table=()
+for name in "$@"; do
+    say "$name"
+    begun=$SECONDS
+    status=0
+    suite "$name" 2>&1 | tee "$logs/$name.log" || status=$?
+    read -r passed failed skipped < <(count "$logs/$name.log")
+    # Did not compile, ran out of time, crashed: no line says so, so the status does.
+    note=
+    if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+        failed=1
+        note="ended with status $status"
+        [ "$status" != 124 ] || note="ran out of time"
+    elif [ "$status" = 0 ] && [ "$passed" = 0 ]; then
+        failed=$((failed + 1))
+        note="ran no test"
+    fi
+    table+=("$(printf '%-10s %6d passed %4d failed %4d skipped %6d s  %s' \
+        "$name" "$passed" "$failed" "$skipped" "$((SECONDS - begun))" "$note")")
+    total_passed=$((total_passed + passed))
+    total_failed=$((total_failed + failed))
+    total_skipped=$((total_skipped + skipped))
+done
+
+say "result"
+printf '%s\n' "${table[@]}"
+printf '\n%d passed, %d failed' "$total_passed" "$total_failed"
+[ "$total_skipped" = 0 ] || printf ', %d skipped' "$total_skipped"
+echo
+[ "$total_failed" = 0 ]
