@@ -3,5 +3,10 @@
 //! Nothing in here does I/O, reads a clock or waits: time comes in as an argument, effects go out as values. That is what
 //! lets the tests step two hosts on virtual time and crash either of them at any point.
 
+pub mod guest;
 pub mod ids;
+pub mod pool;
 pub mod spec;
+
+/// Milliseconds of a clock that never goes back. Only differences mean anything.
+pub type Millis = u64;

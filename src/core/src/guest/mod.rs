@@ -1,0 +1,304 @@
+//! One guest on one host: what hybond wants of it, what is seen of it, and the next thing to do about the difference.
+//!
+//! ```text
+//!   hook prepare ──▶ Starting ─────────┐ runs                 ┌──────────┐ no VF plugged, for a migration
+//!                                      ▼                      │          ▼
+//!                              ┌──▶ Running ──drain asked──▶ Draining  Outgoing
+//!   hook migrate ─▶ Incoming ──┘       ▲ ▲ ▲                  │ │        │ │
+//!                      │ resumed       │ │ └── refused, late ─┘ │        │ │
+//!                      │               │ └── done, for hybondctl ┘        │ │
+//!                      │               └── job ended, still runs here ────┘ │
+//!                      │ refused, expired                                   │ gone from here
+//!                      ▼                                                    ▼
+//!                   Leaving ◀──────────── gone, from any stage ─────────────┘
+//!                      │ nothing left
+//!                      ▼
+//!                   forgotten
+//! ```
+//!
+//! A [`Guest`] is driven by three calls: [`Guest::handle`] takes what happened, [`Guest::poll`] gives out the next
+//! [`Action`] (one at a time), [`Guest::complete`] takes how it went. [`Guest::record`] must be on stable storage before an
+//! action is carried out; it is all that survives a crash, and with a fresh [`Action::Look`] it is all that is needed to go
+//! on: nothing is ever repeated from memory alone.
+//!
+//! Every action is idempotent. What is done next follows from the record and from what is seen, never from which action
+//! came before; that is why a crash at any point needs no code of its own.
+
+mod act;
+mod record;
+mod seen;
+mod stages;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+pub use act::{Action, Answer, Failure, Outcome, Request, Token};
+pub use record::{DrainReason, HeldBack, PairRecord, Record, Stage};
+pub use seen::{AgentPair, DomainSeen, Event, Job, MigrationSeen, QmpSeen, Snapshot, StandbySeen};
+
+use crate::Millis;
+use crate::ids::{DomainId, Mac};
+use seen::Seen;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long things may take, and what a guest must have. From the host's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// A drain that has not ended by then has failed.
+    pub drain_within: Millis,
+    /// From `device_del` to DEVICE_DELETED. A guest that ignores an unplug gives no other sign.
+    pub unplug_within: Millis,
+    /// How long a reservation for a domain that never comes is kept.
+    pub reservation: Millis,
+    /// Pause before something that failed, or found no VF, is tried again.
+    pub retry_after: Millis,
+    /// Pause between two looks at libvirt's job while one is being waited out: a failure before QEMU's `migrate` gives no
+    /// event on the source.
+    pub job_interval: Millis,
+    /// How long the bond takes what arrives on either NIC, around a switch.
+    pub overlap_ms: u32,
+    /// Plug and unplug only where the guest's agent answers.
+    pub need_agent: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            drain_within: 60_000,
+            unplug_within: 20_000,
+            reservation: 300_000,
+            retry_after: 5_000,
+            job_interval: 500,
+            overlap_ms: 300,
+            need_agent: true,
+        }
+    }
+}
+
+/// The machine of one guest. See the module.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    record: Record,
+    seen: Seen,
+    settings: Settings,
+    in_flight: Option<Action>,
+    /// What failed or was refused for now, and when it may be tried again.
+    not_before: BTreeMap<Retry, Millis>,
+    /// Who waits for an answer.
+    waiters: Vec<Token>,
+    /// When the present stage gives up. Not part of the record: a restart gives it its whole time again.
+    deadline: Option<Millis>,
+    /// Why a pair is not as its policy would have it, for people.
+    degraded: BTreeMap<Mac, String>,
+    /// Answers to give, before anything else is done.
+    answers: Vec<Action>,
+    /// libvirt's job has been looked at in this stage.
+    job_known: bool,
+    /// The source has said that its VFs are gone.
+    drained: bool,
+    /// The hook has had its answer; from here on the domain is expected.
+    answered: bool,
+    /// A device_del that waits for its DEVICE_DELETED: until when, and whether the machine was looked at after that.
+    unplugging: BTreeMap<Mac, Unplugging>,
+    /// VFs that are known to be clean: no MAC, no VLAN, no grant.
+    reset: BTreeSet<Mac>,
+    /// VFs to clean before another try to plug them.
+    undo: BTreeSet<Mac>,
+    /// Somebody has asked for the present stage.
+    asked: bool,
+    /// The monitor has been there in this stage.
+    met: bool,
+    /// The guest's addresses were announced since it came.
+    announced: bool,
+    forgotten: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unplugging {
+    until: Millis,
+    looked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Retry {
+    Lease(Mac),
+    Plug(Mac),
+    Failback(Mac),
+    RaiseStandby(Mac),
+    Clean(Mac),
+    Job,
+    Repair,
+    Look,
+}
+
+impl Guest {
+    /// A guest from its record: a new one, or what the journal had.
+    #[must_use]
+    pub fn new(record: Record, settings: Settings) -> Self {
+        Self {
+            record,
+            seen: Seen::default(),
+            settings,
+            in_flight: None,
+            not_before: BTreeMap::new(),
+            waiters: Vec::new(),
+            deadline: None,
+            degraded: BTreeMap::new(),
+            answers: Vec::new(),
+            job_known: false,
+            drained: false,
+            answered: false,
+            unplugging: BTreeMap::new(),
+            reset: BTreeSet::new(),
+            undo: BTreeSet::new(),
+            asked: false,
+            met: false,
+            announced: false,
+            forgotten: false,
+        }
+    }
+
+    /// What must be on stable storage before the next action is carried out.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The domain.
+    #[must_use]
+    pub fn id(&self) -> DomainId {
+        self.record.spec.id
+    }
+
+    /// Nothing of this guest is left on this host: its record may be removed.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
+    /// The action that is being carried out.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<&Action> {
+        self.in_flight.as_ref()
+    }
+
+    /// What the guest's agent last said of a pair.
+    #[must_use]
+    pub fn agent_pair(&self, mac: Mac) -> Option<&AgentPair> {
+        self.seen.agent.as_ref()?.get(&mac)
+    }
+
+    /// The guest's agent has said hello and has not gone since.
+    #[must_use]
+    pub fn has_agent(&self) -> bool {
+        self.seen.agent.is_some()
+    }
+
+    /// The primary of a pair is plugged into QEMU.
+    #[must_use]
+    pub fn is_plugged(&self, mac: Mac) -> bool {
+        self.seen.plugged(mac)
+    }
+
+    /// Why a pair is not as its policy would have it.
+    #[must_use]
+    pub fn degraded(&self, mac: Mac) -> Option<&str> {
+        self.degraded.get(&mac).map(String::as_str)
+    }
+
+    /// When [`Guest::poll`] may have something to do without anything having happened.
+    #[must_use]
+    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let retries = self.not_before.values().copied();
+        let unplugs = self.unplugging.values().map(|u| u.until);
+        // What is past has been acted on by the poll that came before this call, or waits for an event.
+        retries.chain(unplugs).chain(self.deadline).filter(|at| *at > now).min()
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, now: Millis, event: Event) {
+        match event {
+            Event::Request(token, request) => self.requested(now, token, request),
+            Event::Abandoned(token) => self.waiters.retain(|t| *t != token),
+            Event::LookAgain => self.seen.looked = false,
+            Event::PoolChanged => self.not_before.retain(|retry, _| !matches!(retry, Retry::Lease(_))),
+            event => {
+                if let Event::DeviceDeleted(mac) = &event {
+                    self.unplugging.remove(mac);
+                }
+                // libvirt let go of a domain whose hook had its answer: it came, and went.
+                self.met |= self.answered && event == Event::Domain(DomainSeen::Absent);
+                self.seen.note(event);
+            }
+        }
+        self.follow(now);
+    }
+
+    /// Gives out the next action; `None` while one is in flight, or there is nothing to do until something happens or
+    /// [`Guest::next_deadline`] has come.
+    pub fn poll(&mut self, now: Millis) -> Option<Action> {
+        if self.in_flight.is_some() || self.forgotten {
+            return None;
+        }
+        let action = self.next_action(now)?;
+        // Answers are messages, not effects: they are over once given.
+        if !matches!(action, Action::Answer { .. }) {
+            self.in_flight = Some(action.clone());
+        }
+        Some(action)
+    }
+
+    /// Takes how the action in flight went.
+    pub fn complete(&mut self, now: Millis, result: Result<Outcome, Failure>) {
+        let Some(action) = self.in_flight.take() else { return };
+        match result {
+            Ok(outcome) => self.succeeded(now, &action, outcome),
+            Err(failure) => self.failed(now, &action, failure),
+        }
+        self.follow(now);
+    }
+
+    fn may(&self, retry: Retry, now: Millis) -> bool {
+        self.not_before.get(&retry).is_none_or(|at| now >= *at)
+    }
+
+    fn later(&mut self, retry: Retry, now: Millis) {
+        let pause = if retry == Retry::Job {
+            self.settings.job_interval
+        } else {
+            self.settings.retry_after
+        };
+        self.not_before.insert(retry, now + pause);
+    }
+
+    fn enter(&mut self, now: Millis, stage: Stage) {
+        self.deadline = match &stage {
+            Stage::Starting | Stage::Incoming { .. } => Some(now + self.settings.reservation),
+            Stage::Draining { .. } => Some(now + self.settings.drain_within),
+            Stage::Running | Stage::Outgoing { .. } | Stage::Leaving => None,
+        };
+        self.job_known = false;
+        self.drained = false;
+        self.answered = false;
+        self.asked = false;
+        self.met = false;
+        self.announced = false;
+        self.unplugging.clear();
+        self.reset.clear();
+        self.undo.clear();
+        self.not_before.clear();
+        self.record.stage = stage;
+    }
+
+    fn answer_all(&mut self, answer: &Answer) {
+        for token in self.waiters.drain(..) {
+            self.answers.push(Action::Answer {
+                token,
+                answer: answer.clone(),
+            });
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What is on stable storage of a guest.
+
+use crate::ids::{IfName, Mac, MigrationId};
+use crate::pool::Lease;
+use crate::spec::{DomainSpec, PairSpec, Policy, StandbyKind};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// All that hybond must remember of a guest on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What its XML asks for.
+    pub spec: DomainSpec,
+    /// Where it stands.
+    pub stage: Stage,
+    /// What its pairs have here.
+    pub pairs: BTreeMap<Mac, PairRecord>,
+    /// It came by migration, and its XML here still has to be put right and its path announced.
+    #[serde(default)]
+    pub arrived: bool,
+}
+
+/// What a pair has on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairRecord {
+    /// Its VF.
+    pub lease: Option<Lease>,
+    /// The PF below its standby.
+    pub pf: Option<IfName>,
+    /// Why it is to run without its VF.
+    pub held_back: Option<HeldBack>,
+}
+
+/// Why a pair is to run without its VF for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldBack {
+    /// An administrator has drained it, and may plug it again.
+    Drained,
+}
+
+/// Where a guest stands on this host. See the diagram in [`crate::guest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "kebab-case")]
+pub enum Stage {
+    /// libvirt is starting it here.
+    Starting,
+    /// It is being migrated to this host.
+    Incoming {
+        /// This migration.
+        migration: MigrationId,
+    },
+    /// It runs here.
+    Running,
+    /// Its VFs are being unplugged.
+    Draining {
+        /// What for.
+        reason: DrainReason,
+    },
+    /// Its VFs are unplugged, and it is being migrated away. Its leases are kept in case it stays.
+    Outgoing {
+        /// This migration.
+        migration: MigrationId,
+    },
+    /// It is not here, and what it had is being taken back.
+    Leaving,
+}
+
+/// What a drain is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainReason {
+    /// A migration away from here.
+    Migration(MigrationId),
+    /// `hybondctl drain`.
+    Administrator,
+}
+
+impl Record {
+    /// The record of a guest that is new on this host.
+    #[must_use]
+    pub fn new(spec: DomainSpec, stage: Stage) -> Self {
+        let pairs = spec
+            .pairs
+            .iter()
+            .map(|pair| (pair.mac, PairRecord::default()))
+            .collect();
+        Self {
+            spec,
+            stage,
+            pairs,
+            arrived: false,
+        }
+    }
+
+    /// Takes a newer description, as a hook brings it. What pairs of the same MAC have here is kept; pairs that are no
+    /// longer described keep what they have until the guest leaves.
+    pub fn set_spec(&mut self, spec: DomainSpec) {
+        for pair in &spec.pairs {
+            self.pairs.entry(pair.mac).or_default();
+        }
+        self.spec = spec;
+    }
+
+    /// One word for the stage, as `hybondctl status` shows it.
+    #[must_use]
+    pub fn stage_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Starting => "starting",
+            Stage::Incoming { .. } => "incoming",
+            Stage::Running => "running",
+            Stage::Draining { .. } => "draining",
+            Stage::Outgoing { .. } => "outgoing",
+            Stage::Leaving => "leaving",
+        }
+    }
+
+    pub(super) fn pair_spec(&self, mac: Mac) -> Option<&PairSpec> {
+        self.spec.pairs.iter().find(|pair| pair.mac == mac)
+    }
+
+    /// MACs of the pairs, in the order of the XML.
+    pub(super) fn macs(&self) -> Vec<Mac> {
+        self.spec.pairs.iter().map(|pair| pair.mac).collect()
+    }
+
+    pub(super) fn pair(&self, mac: Mac) -> PairRecord {
+        self.pairs.get(&mac).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn wants_primary(&self, mac: Mac) -> bool {
+        let policy = self.pair_spec(mac).map(|pair| pair.policy);
+        policy.is_some_and(|policy| policy != Policy::Never) && self.pair(mac).held_back.is_none()
+    }
+
+    /// The standby is a macvtap of hybond's making, not of libvirt's.
+    pub(super) fn owns_standby(&self, mac: Mac) -> bool {
+        self.pair_spec(mac)
+            .is_none_or(|pair| pair.standby == StandbyKind::Ethernet)
+    }
+}

@@ -1,0 +1,345 @@
+//! Scripts of a guest's life. The two-host tests are in `tests/pair`.
+
+use super::*;
+use crate::ids::{IfName, MigrationId};
+use crate::pool::{Lease, Vf};
+use crate::spec::{DomainSpec, PairSpec, Policy, StandbyKind};
+
+const MAC: &str = "52:54:00:aa:00:01";
+
+fn mac() -> Mac {
+    MAC.parse().expect("mac")
+}
+
+fn pf() -> IfName {
+    "pf0".parse().expect("name")
+}
+
+fn migration() -> MigrationId {
+    "m1".parse().expect("id")
+}
+
+fn spec(policy: Policy) -> DomainSpec {
+    let pair = PairSpec {
+        mac: mac(),
+        pool: "lan".parse().expect("name"),
+        policy,
+        vlan: None,
+        standby: StandbyKind::Ethernet,
+    };
+    DomainSpec {
+        id: DomainId::from_bytes([7; 16]),
+        name: "g".into(),
+        pairs: vec![pair],
+        source_peer: Some("src:16515".parse().expect("peer")),
+    }
+}
+
+fn lease() -> Lease {
+    let vf = Vf {
+        id: "0000:01:10.0".parse().expect("vf"),
+        pf: pf(),
+        index: 0,
+        numa_node: None,
+    };
+    Lease {
+        vf,
+        domain: DomainId::from_bytes([7; 16]),
+        mac: mac(),
+    }
+}
+
+fn agent(on_primary: bool, primary_ready: bool) -> AgentPair {
+    AgentPair {
+        bonded: true,
+        primary_ready,
+        on_primary,
+    }
+}
+
+/// A guest that runs on its VF.
+fn on_vf() -> Guest {
+    let mut record = Record::new(spec(Policy::Prefer), Stage::Running);
+    record.pairs.insert(
+        mac(),
+        PairRecord {
+            lease: Some(lease()),
+            pf: Some(pf()),
+            held_back: None,
+        },
+    );
+    let mut guest = Guest::new(record, Settings::default());
+    assert_eq!(guest.poll(0), Some(Action::Look));
+    let snapshot = Snapshot {
+        domain: DomainSeen::Active,
+        job: Job::None,
+        qmp: Some(QmpSeen {
+            running: true,
+            migration: MigrationSeen::Idle,
+            plugged: [mac()].into(),
+        }),
+        standby: [(mac(), StandbySeen { pf: pf(), up: true })].into(),
+    };
+    guest.complete(0, Ok(Outcome::Looked(snapshot)));
+    guest.handle(0, Event::AgentHello([(mac(), agent(true, true))].into()));
+    assert_eq!(guest.poll(0), None);
+    guest
+}
+
+/// Carries one action out and expects it to be the one given.
+fn expect(guest: &mut Guest, now: Millis, action: Action, outcome: Outcome) {
+    assert_eq!(guest.poll(now), Some(action));
+    guest.complete(now, Ok(outcome));
+}
+
+fn answer(guest: &mut Guest, now: Millis) -> Answer {
+    match guest.poll(now) {
+        Some(Action::Answer { answer, .. }) => answer,
+        other => panic!("expected an answer, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_drain_moves_the_traffic_then_unplugs_then_answers() {
+    let mut guest = on_vf();
+    guest.handle(1, Event::Request(Token(1), Request::Drain(migration())));
+    expect(
+        &mut guest,
+        1,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::Outgoing),
+    );
+    expect(
+        &mut guest,
+        2,
+        Action::Failover(mac()),
+        Outcome::Switched(agent(false, true)),
+    );
+    expect(&mut guest, 3, Action::Unplug(lease()), Outcome::Done);
+    assert_eq!(guest.poll(4), None, "waits for DEVICE_DELETED");
+    guest.handle(5, Event::DeviceDeleted(mac()));
+    expect(&mut guest, 5, Action::ResetVf(lease()), Outcome::Done);
+    assert_eq!(answer(&mut guest, 6), Answer::Done(vec![]));
+    assert_eq!(guest.record().stage, Stage::Outgoing { migration: migration() });
+}
+
+#[test]
+fn a_drain_outside_a_migration_is_refused_and_changes_nothing() {
+    let mut guest = on_vf();
+    guest.handle(1, Event::Request(Token(1), Request::Drain(migration())));
+    expect(
+        &mut guest,
+        1,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::None),
+    );
+    assert!(matches!(answer(&mut guest, 1), Answer::Refused(reason) if reason.contains("outgoing migration")));
+    assert_eq!(guest.poll(2), None);
+    assert!(guest.is_plugged(mac()));
+}
+
+#[test]
+fn a_guest_that_ignores_the_unplug_gets_its_traffic_back() {
+    let mut guest = on_vf();
+    guest.handle(0, Event::Request(Token(1), Request::Drain(migration())));
+    expect(
+        &mut guest,
+        0,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::Outgoing),
+    );
+    expect(
+        &mut guest,
+        0,
+        Action::Failover(mac()),
+        Outcome::Switched(agent(false, true)),
+    );
+    expect(&mut guest, 0, Action::Unplug(lease()), Outcome::Done);
+    let until = Settings::default().unplug_within;
+    assert_eq!(guest.poll(until - 1), None);
+    assert_eq!(guest.poll(until), Some(Action::Look), "events may have been lost");
+    let still = Snapshot {
+        domain: DomainSeen::Active,
+        job: Job::Outgoing,
+        qmp: Some(QmpSeen {
+            running: true,
+            migration: MigrationSeen::Idle,
+            plugged: [mac()].into(),
+        }),
+        standby: [(mac(), StandbySeen { pf: pf(), up: true })].into(),
+    };
+    guest.complete(until, Ok(Outcome::Looked(still)));
+    assert!(matches!(answer(&mut guest, until), Answer::Refused(reason) if reason.contains("0000:01:10.0")));
+    expect(
+        &mut guest,
+        until,
+        Action::Failback(mac()),
+        Outcome::Switched(agent(true, true)),
+    );
+}
+
+#[test]
+fn a_migration_that_fails_brings_the_vf_back() {
+    let mut guest = on_vf();
+    guest.handle(1, Event::Request(Token(1), Request::Drain(migration())));
+    expect(
+        &mut guest,
+        1,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::Outgoing),
+    );
+    expect(
+        &mut guest,
+        1,
+        Action::Failover(mac()),
+        Outcome::Switched(agent(false, true)),
+    );
+    expect(&mut guest, 1, Action::Unplug(lease()), Outcome::Done);
+    guest.handle(2, Event::DeviceDeleted(mac()));
+    expect(&mut guest, 2, Action::ResetVf(lease()), Outcome::Done);
+    answer(&mut guest, 2);
+    expect(
+        &mut guest,
+        2,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::Outgoing),
+    );
+    assert_eq!(guest.poll(3), None);
+    let next = guest.next_deadline(3).expect("looks again");
+    expect(
+        &mut guest,
+        next,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::None),
+    );
+    expect(
+        &mut guest,
+        next,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::None),
+    );
+    expect(
+        &mut guest,
+        next,
+        Action::PrepareVf {
+            lease: lease(),
+            vlan: None,
+        },
+        Outcome::Done,
+    );
+    expect(&mut guest, next, Action::Plug(lease()), Outcome::Done);
+    guest.handle(next, Event::AgentState(mac(), agent(false, true)));
+    expect(
+        &mut guest,
+        next,
+        Action::Failback(mac()),
+        Outcome::Switched(agent(true, true)),
+    );
+    assert_eq!(guest.poll(next), None);
+}
+
+#[test]
+fn a_guest_arrives_on_its_standby_and_is_upgraded() {
+    let record = Record::new(spec(Policy::Require), Stage::Leaving);
+    let mut guest = Guest::new(record, Settings::default());
+    guest.handle(
+        0,
+        Event::Request(Token(1), Request::Receive(spec(Policy::Require), migration())),
+    );
+    let absent = Snapshot {
+        domain: DomainSeen::Absent,
+        ..Snapshot::default()
+    };
+    expect(&mut guest, 0, Action::Look, Outcome::Looked(absent));
+    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
+    guest.complete(0, Ok(Outcome::Leased(lease())));
+    let down = StandbySeen { pf: pf(), up: false };
+    expect(
+        &mut guest,
+        0,
+        Action::MakeStandby {
+            mac: mac(),
+            pf: pf(),
+            vlan: None,
+        },
+        Outcome::Standby(down),
+    );
+    assert!(matches!(guest.poll(0), Some(Action::AskDrain { .. })));
+    guest.complete(9, Ok(Outcome::Done));
+    assert_eq!(answer(&mut guest, 9), Answer::Done(vec![]));
+    guest.handle(10, Event::Request(Token(2), Request::Prepare(spec(Policy::Require))));
+    assert_eq!(answer(&mut guest, 10), Answer::Done(vec![]));
+    guest.handle(20, Event::QmpConnected(QmpSeen::default()));
+    assert_eq!(guest.poll(20), None, "the macvtap stays down while the source runs");
+    guest.handle(30, Event::Migration(MigrationSeen::Completed));
+    expect(
+        &mut guest,
+        30,
+        Action::RaiseStandby(mac()),
+        Outcome::Standby(StandbySeen { pf: pf(), up: true }),
+    );
+    guest.handle(31, Event::Running(true));
+    expect(&mut guest, 31, Action::Announce, Outcome::Done);
+    expect(&mut guest, 31, Action::RepairXml, Outcome::Done);
+    assert_eq!(guest.poll(32), None, "the agent has not said hello yet");
+    guest.handle(33, Event::AgentHello([(mac(), agent(false, false))].into()));
+    expect(
+        &mut guest,
+        33,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::Incoming),
+    );
+    expect(
+        &mut guest,
+        33,
+        Action::PrepareVf {
+            lease: lease(),
+            vlan: None,
+        },
+        Outcome::Done,
+    );
+    expect(&mut guest, 33, Action::Plug(lease()), Outcome::Done);
+}
+
+#[test]
+fn require_refuses_where_no_vf_is_free_and_leaves_nothing() {
+    let mut guest = Guest::new(Record::new(spec(Policy::Require), Stage::Leaving), Settings::default());
+    guest.handle(
+        0,
+        Event::Request(Token(1), Request::Receive(spec(Policy::Require), migration())),
+    );
+    let absent = Snapshot {
+        domain: DomainSeen::Absent,
+        ..Snapshot::default()
+    };
+    expect(&mut guest, 0, Action::Look, Outcome::Looked(absent));
+    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
+    let none = Outcome::NoVf {
+        reason: "every VF of pool lan is leased".into(),
+        pf: Some(pf()),
+    };
+    guest.complete(0, Ok(none));
+    assert!(matches!(answer(&mut guest, 0), Answer::Refused(reason) if reason.contains("require")));
+    assert_eq!(guest.poll(0), None);
+    assert!(guest.is_forgotten());
+}
+
+#[test]
+fn a_guest_that_has_gone_leaves_nothing() {
+    let mut guest = on_vf();
+    guest.handle(0, Event::Domain(DomainSeen::Absent));
+    expect(&mut guest, 0, Action::RemoveStandby(mac()), Outcome::Done);
+    assert_eq!(guest.poll(0), Some(Action::ResetVf(lease())));
+    guest.complete(
+        0,
+        Err(Failure {
+            reason: "VF 0 of pf0 still has its MAC".into(),
+        }),
+    );
+    assert_eq!(guest.poll(0), None, "tried again later");
+    let later = guest.next_deadline(0).expect("later");
+    expect(&mut guest, later, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, later, Action::Release(lease()), Outcome::Done);
+    assert_eq!(guest.poll(later), None);
+    assert!(guest.is_forgotten());
+}

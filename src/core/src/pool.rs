@@ -1,0 +1,285 @@
+//! Pools of VFs and who holds which: at most one lease for a VF, whatever number of pools lists it.
+//!
+//! The book lives in memory. What survives a crash is each guest's own record, which names its leases; the book is filled
+//! from the records at start, before anything else may ask for a VF.
+
+use crate::ids::{DomainId, IfName, Mac, PoolName, VfId};
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// A VF as a pool offers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vf {
+    /// Its PCI address, or the name of an emulated primary.
+    pub id: VfId,
+    /// The PF it belongs to, where the standby of its pair must be.
+    pub pf: IfName,
+    /// Its number at the PF (`ip link set PF vf N`).
+    pub index: u32,
+    /// NUMA node of the PF, where the machine says so.
+    pub numa_node: Option<u32>,
+}
+
+/// A VF that is held for one pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Which VF.
+    pub vf: Vf,
+    /// For which domain.
+    pub domain: DomainId,
+    /// For which pair of it.
+    pub mac: Mac,
+}
+
+/// What a pair asks the book for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// From this pool.
+    pub pool: PoolName,
+    /// For this domain.
+    pub domain: DomainId,
+    /// For this pair.
+    pub mac: Mac,
+    /// Only on this PF: the standby of a running guest cannot be moved to another.
+    pub pf: Option<IfName>,
+}
+
+/// Why there is no VF.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoVf {
+    /// The host's configuration has no such pool.
+    #[error("this host has no pool {0:?}")]
+    UnknownPool(PoolName),
+    /// Every VF that would do is leased.
+    #[error("every VF of pool {pool:?} is leased{}", on(.pf))]
+    AllLeased {
+        /// The pool.
+        pool: PoolName,
+        /// The PF, where only one would do.
+        pf: Option<IfName>,
+    },
+    /// The pool's selectors match no VF on this machine.
+    #[error("pool {pool:?} has no VF{}", on(.pf))]
+    Empty {
+        /// The pool.
+        pool: PoolName,
+        /// The PF, where only one would do.
+        pf: Option<IfName>,
+    },
+}
+
+fn on(pf: &Option<IfName>) -> String {
+    pf.as_ref().map(|pf| format!(" on PF {pf}")).unwrap_or_default()
+}
+
+/// A VF that two records claim, or that is leased to somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("VF {vf} is already leased to domain {holder}, pair {mac}")]
+pub struct LeaseConflict {
+    /// The VF.
+    pub vf: VfId,
+    /// Who holds it.
+    pub holder: DomainId,
+    /// For which pair.
+    pub mac: Mac,
+}
+
+/// The pools of one host, and every lease.
+#[derive(Debug, Clone, Default)]
+pub struct PoolBook {
+    pools: BTreeMap<PoolName, Vec<Vf>>,
+    leases: BTreeMap<VfId, Lease>,
+}
+
+impl PoolBook {
+    /// Replaces what the pools offer, after the configuration or the machine has changed. Leases stay, also those of VFs
+    /// that are no longer offered: their guests may still have them.
+    pub fn set_pools(&mut self, pools: BTreeMap<PoolName, Vec<Vf>>) {
+        self.pools = pools;
+    }
+
+    /// The pools, by name.
+    #[must_use]
+    pub fn pools(&self) -> &BTreeMap<PoolName, Vec<Vf>> {
+        &self.pools
+    }
+
+    /// Who holds a VF.
+    #[must_use]
+    pub fn holder(&self, vf: &VfId) -> Option<&Lease> {
+        self.leases.get(vf)
+    }
+
+    /// Every lease.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values()
+    }
+
+    /// Leases a VF; a pair that has one gets the same again.
+    ///
+    /// Of the PFs that would do, the one with the most free VFs is taken, so that guests spread over the links; of its VFs
+    /// the first.
+    ///
+    /// # Errors
+    /// Why there is none. Nothing has changed then.
+    pub fn lease(&mut self, ask: &Ask) -> Result<Lease, NoVf> {
+        let held = self
+            .leases
+            .values()
+            .find(|l| l.domain == ask.domain && l.mac == ask.mac);
+        if let Some(held) = held {
+            return Ok(held.clone());
+        }
+        let pool = self
+            .pools
+            .get(&ask.pool)
+            .ok_or_else(|| NoVf::UnknownPool(ask.pool.clone()))?;
+        let suitable: Vec<&Vf> = pool
+            .iter()
+            .filter(|vf| ask.pf.as_ref().is_none_or(|pf| *pf == vf.pf))
+            .collect();
+        if suitable.is_empty() {
+            return Err(NoVf::Empty {
+                pool: ask.pool.clone(),
+                pf: ask.pf.clone(),
+            });
+        }
+        let free = || suitable.iter().copied().filter(|vf| !self.leases.contains_key(&vf.id));
+        let free_on = |pf: &IfName| free().filter(|vf| vf.pf == *pf).count();
+        let chosen = free()
+            .min_by_key(|vf| Reverse(free_on(&vf.pf)))
+            .ok_or_else(|| NoVf::AllLeased {
+                pool: ask.pool.clone(),
+                pf: ask.pf.clone(),
+            })?;
+        let lease = Lease {
+            vf: chosen.clone(),
+            domain: ask.domain,
+            mac: ask.mac,
+        };
+        self.leases.insert(lease.vf.id.clone(), lease.clone());
+        Ok(lease)
+    }
+
+    /// Puts a lease from a guest's record back into the book, after a restart.
+    ///
+    /// # Errors
+    /// Somebody else has it: the records contradict each other.
+    pub fn restore(&mut self, lease: &Lease) -> Result<(), LeaseConflict> {
+        match self.leases.get(&lease.vf.id) {
+            Some(held) if (held.domain, held.mac) != (lease.domain, lease.mac) => Err(LeaseConflict {
+                vf: lease.vf.id.clone(),
+                holder: held.domain,
+                mac: held.mac,
+            }),
+            _ => {
+                self.leases.insert(lease.vf.id.clone(), lease.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives back what a pair holds. True if it held anything.
+    pub fn release(&mut self, domain: DomainId, mac: Mac) -> bool {
+        let before = self.leases.len();
+        self.leases.retain(|_, l| (l.domain, l.mac) != (domain, mac));
+        self.leases.len() != before
+    }
+
+    /// The PF for a standby that has no VF: the one with the most free VFs, where an upgrade is likeliest; of equals the one
+    /// with the fewest leases.
+    #[must_use]
+    pub fn standby_pf(&self, pool: &PoolName) -> Option<IfName> {
+        let vfs = self.pools.get(pool)?;
+        let mut load: BTreeMap<&IfName, (usize, usize)> = BTreeMap::new();
+        for vf in vfs {
+            let (free, leased) = load.entry(&vf.pf).or_default();
+            if self.leases.contains_key(&vf.id) {
+                *leased += 1
+            } else {
+                *free += 1
+            }
+        }
+        load.into_iter()
+            .min_by_key(|(_, (free, leased))| (Reverse(*free), *leased))
+            .map(|(pf, _)| pf.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vf(id: &str, pf: &str, index: u32) -> Vf {
+        Vf {
+            id: id.parse().expect("id"),
+            pf: pf.parse().expect("pf"),
+            index,
+            numa_node: None,
+        }
+    }
+
+    fn book() -> PoolBook {
+        let mut book = PoolBook::default();
+        let vfs = vec![
+            vf("01:10.0", "pf0", 0),
+            vf("01:10.2", "pf0", 1),
+            vf("02:10.0", "pf1", 0),
+        ];
+        book.set_pools([("lan".parse().expect("name"), vfs)].into());
+        book
+    }
+
+    fn ask(n: u8, pf: Option<&str>) -> Ask {
+        Ask {
+            pool: "lan".parse().expect("name"),
+            domain: DomainId::from_bytes([n; 16]),
+            mac: Mac::from_octets([0x52, 0x54, 0, 0, 0, n]).expect("mac"),
+            pf: pf.map(|pf| pf.parse().expect("pf")),
+        }
+    }
+
+    #[test]
+    fn guests_spread_over_the_pfs_until_all_is_leased() {
+        let mut book = book();
+        let got: Vec<String> = (1..=3)
+            .map(|n| book.lease(&ask(n, None)).expect("free").vf.id.to_string())
+            .collect();
+        assert_eq!(got, ["01:10.0", "01:10.2", "02:10.0"]);
+        assert!(matches!(book.lease(&ask(4, None)), Err(NoVf::AllLeased { .. })));
+    }
+
+    #[test]
+    fn a_pair_has_one_lease_however_often_it_asks() {
+        let mut book = book();
+        let first = book.lease(&ask(1, None)).expect("free");
+        assert_eq!(book.lease(&ask(1, None)).expect("held"), first);
+        assert!(book.release(first.domain, first.mac));
+        assert!(!book.release(first.domain, first.mac));
+        assert_eq!(book.leases().count(), 0);
+    }
+
+    #[test]
+    fn a_standby_that_stays_on_its_pf_gets_a_vf_of_that_pf_only() {
+        let mut book = book();
+        assert_eq!(
+            book.lease(&ask(1, Some("pf1"))).expect("free").vf.id.as_str(),
+            "02:10.0"
+        );
+        let refused = book.lease(&ask(2, Some("pf1"))).expect_err("the only one is leased");
+        assert_eq!(refused.to_string(), "every VF of pool lan is leased on PF pf1");
+    }
+
+    #[test]
+    fn records_that_contradict_each_other_are_told() {
+        let mut book = book();
+        let mine = book.lease(&ask(1, None)).expect("free");
+        let theirs = Lease {
+            domain: DomainId::from_bytes([9; 16]),
+            ..mine.clone()
+        };
+        assert!(book.restore(&mine).is_ok());
+        assert_eq!(book.restore(&theirs).expect_err("held").holder, mine.domain);
+    }
+}
