@@ -1,0 +1,423 @@
+//! Standbys: macvtaps in bridge mode, over a PF or over a VLAN sub-interface of it.
+//!
+//! A standby's link state is the switch: only while it is up is its address in the filter of the device below it
+//! (`macvlan_open()`), so it is made down.
+
+use crate::{Change, Error, Kind, Link, Netlink, Result};
+use hybond_core::ids::{IfName, Mac};
+use nix::libc;
+use rtnetlink::LinkMacVtap;
+use rtnetlink::packet_route::link::MacVtapMode;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::time::Duration;
+
+/// The mode of every standby: guests of one PF reach each other.
+const MODE: &str = "bridge";
+/// How often, and how far apart, a macvtap's character device is looked for.
+const NODE_LOOKS: u32 = 20;
+const NODE_PAUSE: Duration = Duration::from_millis(50);
+
+/// A standby that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandbySpec {
+    /// Its name: [`Mac::standby_name`].
+    pub name: IfName,
+    /// Its address.
+    pub mac: Mac,
+    /// The device that it is over, usually a PF. Must be up.
+    pub lower: IfName,
+    /// The VLAN, 1 to 4094; then it is over a sub-interface of `lower`, made where there is none.
+    pub vlan: Option<u16>,
+    /// Take every multicast frame, not only those of groups that QEMU has told the kernel.
+    pub allmulticast: bool,
+    /// Remove a macvtap of the same name first, if it differs.
+    pub replace: bool,
+}
+
+/// A standby that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandbyLink {
+    /// Its name.
+    pub name: IfName,
+    /// Its index; its character device is `/dev/tap<index>`.
+    pub index: u32,
+    /// Its address.
+    pub mac: Mac,
+    /// The device directly below.
+    pub lower: IfName,
+    /// Set if that device is a VLAN sub-interface.
+    pub vlan: Option<VlanBelow>,
+    /// It is up: frames pass, and its address is in the filter of the PF.
+    pub up: bool,
+    /// Its mode, `bridge` if hybond made it.
+    pub mode: String,
+    /// It takes every multicast frame.
+    pub allmulticast: bool,
+}
+
+/// The VLAN sub-interface below a standby.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VlanBelow {
+    /// Its VLAN.
+    pub id: u16,
+    /// The device that it is over.
+    pub lower: IfName,
+}
+
+impl StandbyLink {
+    /// The device at the bottom: below the VLAN sub-interface, if there is one.
+    #[must_use]
+    pub fn pf(&self) -> &IfName {
+        self.vlan.as_ref().map_or(&self.lower, |vlan| &vlan.lower)
+    }
+}
+
+impl Netlink {
+    /// The standby of that name, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::OtherKind`] if the name belongs to something that is no macvtap.
+    pub async fn standby(&self, name: &IfName) -> Result<Option<StandbyLink>> {
+        let Some(link) = self.link(name).await? else {
+            return Ok(None);
+        };
+        expect_macvtap(&link)?;
+        let mut below = Vec::new();
+        let mut next = link.lower;
+        // The standby's lower device, and the one below that if it is a VLAN.
+        while let (Some(index), true) = (next, below.len() < 2) {
+            let lower = self.link_at(index).await?;
+            next = lower.as_ref().and_then(|lower| lower.lower);
+            below.extend(lower);
+        }
+        describe(&link, &below).map(Some)
+    }
+
+    /// Every standby of this host: the macvtaps named `hb` and twelve hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`], [`Error::Timeout`].
+    pub async fn list_standbys(&self) -> Result<Vec<StandbyLink>> {
+        let links = self.links().await?;
+        let standbys = links.iter().filter(|link| is_standby_name(&link.name));
+        let macvtaps = standbys.filter(|link| matches!(link.kind, Kind::Macvtap { .. }));
+        macvtaps.map(|link| describe(link, &links)).collect()
+    }
+
+    /// Makes a standby, down. One that is there already keeps its link state.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`], [`Error::LowerDown`] and [`Error::LowerBusy`] for the lower device; [`Error::OtherKind`] and
+    /// [`Error::OtherStandby`] for the name; [`Error::NoModule`]; [`Error::TapNode`].
+    pub async fn make_standby(&self, spec: &StandbySpec) -> Result<Change> {
+        let _changing = self.shared_lowers.lock().await;
+        let lower = self.required(&spec.lower).await?;
+        if !lower.up {
+            return Err(Error::LowerDown { lower: lower.name });
+        }
+        let Some(vlan) = spec.vlan else {
+            return self.make_over(spec, &lower).await;
+        };
+        let (over, made) = self.vlan_over(&lower, vlan).await?;
+        match self.make_over(spec, &over).await {
+            Ok(change) => Ok(change.or(made)),
+            Err(error) if made == Change::Made => match self.release_vlan(over.index).await {
+                Ok(_) => Err(error),
+                Err(undo) => Err(Error::LeftBehind {
+                    name: over.name,
+                    undo: Box::new(undo),
+                    source: Box::new(error),
+                }),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn make_over(&self, spec: &StandbySpec, over: &Link) -> Result<Change> {
+        if let Some(link) = self.link(&spec.name).await? {
+            expect_macvtap(&link)?;
+            let Some(differs) = self.difference(spec, over, &link).await? else {
+                let change = self.set_allmulticast(&link, spec.allmulticast).await?;
+                check_node(&link).await?;
+                return Ok(change);
+            };
+            if !spec.replace {
+                return Err(differs);
+            }
+            self.remove(&link).await?;
+            if let Some(below) = link.lower.filter(|below| *below != over.index) {
+                // Its old sub-interface may have been there for it alone.
+                self.release_vlan(below).await?;
+            }
+        }
+        self.create(spec, over).await?;
+        let link = self.required(&spec.name).await?;
+        if let Some(error) = self.difference(spec, over, &link).await? {
+            return Err(self.undo(&link, error).await);
+        }
+        match check_node(&link).await {
+            Ok(()) => Ok(Change::Made),
+            Err(error) => Err(self.undo(&link, error).await),
+        }
+    }
+
+    async fn create(&self, spec: &StandbySpec, over: &Link) -> Result<()> {
+        let mut builder =
+            LinkMacVtap::new(spec.name.as_str(), over.index, MacVtapMode::Bridge).address(spec.mac.octets().to_vec());
+        if spec.allmulticast {
+            builder = builder.allmulticast(true);
+        }
+        let message = builder.build();
+        let created = self
+            .request(
+                format!("make macvtap {} over {}", spec.name, over.name),
+                |handle| async move { handle.link().add(message).execute().await },
+            )
+            .await;
+        let Err(error) = created else { return Ok(()) };
+        match error.errno() {
+            Some(libc::EOPNOTSUPP) => Err(Error::NoModule {
+                name: spec.name.to_string(),
+                module: "macvtap",
+            }),
+            // macvlan_port_create(): the receive handler of a bridge's or bond's port is taken.
+            Some(libc::EBUSY) if over.master.is_some() => Err(Error::LowerBusy {
+                lower: over.name.clone(),
+                master: self.name_of(over.master).await?,
+            }),
+            _ => Err(error),
+        }
+    }
+
+    /// How a macvtap differs from what is wanted, as the error to report.
+    async fn difference(&self, spec: &StandbySpec, over: &Link, link: &Link) -> Result<Option<Error>> {
+        let differs = |found: String, wanted: String| {
+            Ok(Some(Error::OtherStandby {
+                name: link.name.clone(),
+                found,
+                wanted,
+            }))
+        };
+        if link.lower != Some(over.index) {
+            let below = self.name_of(link.lower).await?;
+            return differs(format!("lower device {below}"), format!("{}", over.name));
+        }
+        if link.mac != Some(spec.mac.octets()) {
+            return differs(format!("address {}", text(link.mac)), spec.mac.to_string());
+        }
+        match &link.kind {
+            Kind::Macvtap { mode } if mode != MODE => differs(format!("mode {mode}"), MODE.to_owned()),
+            _ => Ok(None),
+        }
+    }
+
+    async fn set_allmulticast(&self, link: &Link, on: bool) -> Result<Change> {
+        if link.allmulticast == on {
+            return Ok(Change::AlreadyThere);
+        }
+        let word = if on { "on" } else { "off" };
+        let change = rtnetlink::LinkUnspec::new_with_index(link.index)
+            .allmulticast(on)
+            .build();
+        self.change_link(format!("set allmulticast {word} on {}", link.name), change)
+            .await?;
+        let found = self.required(&link.name).await?;
+        if found.allmulticast == on {
+            return Ok(Change::Made);
+        }
+        Err(Error::NotKept {
+            name: found.name,
+            found: format!("allmulticast {}", if on { "off" } else { "on" }),
+            wanted: word.to_owned(),
+        })
+    }
+
+    /// Sets a standby up or down.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`]; [`Error::MacTaken`] if something else over the same device has its address.
+    pub async fn set_standby_up(&self, name: &IfName, up: bool) -> Result<Change> {
+        let link = self.required(name).await?;
+        expect_macvtap(&link)?;
+        if link.up == up {
+            return Ok(Change::AlreadyThere);
+        }
+        if let Err(error) = self.set_link_up(&link, up).await {
+            // macvlan_open() looks for the address on the lower device and on what else is over it.
+            let is_taken = error.errno() == Some(libc::EADDRINUSE);
+            return Err(if is_taken {
+                self.mac_taken(&link, error).await?
+            } else {
+                error
+            });
+        }
+        let found = self.required(name).await?;
+        if found.up == up {
+            return Ok(Change::Made);
+        }
+        let word = |up| if up { "up" } else { "down" }.to_owned();
+        Err(Error::NotKept {
+            name: found.name,
+            found: word(found.up),
+            wanted: word(up),
+        })
+    }
+
+    async fn mac_taken(&self, link: &Link, error: Error) -> Result<Error> {
+        let links = self.links().await?;
+        let below = links.iter().find(|other| Some(other.index) == link.lower);
+        let mac = link.mac.and_then(|octets| Mac::from_octets(octets).ok());
+        let (Some(below), Some(mac)) = (below, mac) else {
+            return Ok(error);
+        };
+        let is_holder = |other: &&Link| {
+            let beside = other.lower == link.lower && other.up && other.index != link.index;
+            other.mac == link.mac && (beside || other.index == below.index)
+        };
+        Ok(Error::MacTaken {
+            name: link.name.clone(),
+            mac,
+            lower: below.name.clone(),
+            holder: links.iter().find(is_holder).map_or_else(
+                || format!("a device of another network namespace over {}", below.name),
+                |other| other.name.to_string(),
+            ),
+        })
+    }
+
+    /// Removes a standby, and the VLAN sub-interface below it if hybond made that and nothing else is over it.
+    ///
+    /// # Errors
+    /// [`Error::OtherKind`] if the name belongs to something that is no macvtap.
+    pub async fn remove_standby(&self, name: &IfName) -> Result<Change> {
+        let _changing = self.shared_lowers.lock().await;
+        let Some(link) = self.link(name).await? else {
+            return Ok(Change::AlreadyThere);
+        };
+        expect_macvtap(&link)?;
+        let removed = self.remove(&link).await?;
+        match link.lower {
+            Some(below) => Ok(removed.or(self.release_vlan(below).await?)),
+            None => Ok(removed),
+        }
+    }
+
+    async fn name_of(&self, index: Option<u32>) -> Result<String> {
+        let Some(index) = index else {
+            return Ok("none".to_owned());
+        };
+        let link = self.link_at(index).await?;
+        Ok(link.map_or_else(|| format!("device {index}"), |link| link.name.to_string()))
+    }
+}
+
+fn expect_macvtap(link: &Link) -> Result<()> {
+    match &link.kind {
+        Kind::Macvtap { .. } => Ok(()),
+        other => Err(Error::OtherKind {
+            name: link.name.clone(),
+            found: other.to_string(),
+            wanted: "macvtap",
+        }),
+    }
+}
+
+fn is_standby_name(name: &IfName) -> bool {
+    let digits = name.as_str().strip_prefix("hb").unwrap_or_default();
+    digits.len() == 12 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn text(mac: Option<[u8; 6]>) -> String {
+    mac.map_or_else(
+        || "none".to_owned(),
+        |octets| octets.map(|o| format!("{o:02x}")).join(":"),
+    )
+}
+
+/// What is said of a macvtap, given the devices below it.
+fn describe(link: &Link, below: &[Link]) -> Result<StandbyLink> {
+    let at = |index: Option<u32>| below.iter().find(|other| Some(other.index) == index);
+    let gone = || Error::NotKept {
+        name: link.name.clone(),
+        found: format!("address {}", text(link.mac)),
+        wanted: "a unicast address and a lower device".to_owned(),
+    };
+    let mac = link.mac.and_then(|octets| Mac::from_octets(octets).ok());
+    let lower = at(link.lower).ok_or_else(gone)?;
+    let vlan = match (&lower.kind, at(lower.lower)) {
+        (Kind::Vlan { id }, Some(bottom)) => Some(VlanBelow {
+            id: *id,
+            lower: bottom.name.clone(),
+        }),
+        _ => None,
+    };
+    Ok(StandbyLink {
+        name: link.name.clone(),
+        index: link.index,
+        mac: mac.ok_or_else(gone)?,
+        lower: lower.name.clone(),
+        vlan,
+        up: link.up,
+        mode: match &link.kind {
+            Kind::Macvtap { mode } => mode.clone(),
+            _ => String::new(),
+        },
+        allmulticast: link.allmulticast,
+    })
+}
+
+/// Waits, with a limit, for the character device that QEMU or libvirt will open. devtmpfs has it before the device's
+/// creation is acknowledged; a /dev that udev fills has it a little later.
+async fn check_node(link: &Link) -> Result<()> {
+    let node = format!("/dev/tap{}", link.index);
+    let unusable = |reason: String| Error::TapNode {
+        name: link.name.clone(),
+        node: node.clone(),
+        reason,
+    };
+    for _ in 0..NODE_LOOKS {
+        match tokio::fs::metadata(&node).await {
+            Ok(found) if !found.file_type().is_char_device() => {
+                return Err(unusable("it is a plain file; remove it".to_owned()));
+            }
+            Ok(found) => return check_number(link, found.rdev(), unusable).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => tokio::time::sleep(NODE_PAUSE).await,
+            Err(error) => return Err(unusable(error.to_string())),
+        }
+    }
+    Err(unusable(
+        "neither devtmpfs nor udev has made it; mount a devtmpfs on /dev".to_owned(),
+    ))
+}
+
+/// All network namespaces share one /dev: of two macvtaps with the same index, only the first has a node.
+async fn check_number(link: &Link, found: u64, unusable: impl Fn(String) -> Error) -> Result<()> {
+    let path = format!("/sys/class/net/{}/macvtap/tap{}/dev", link.name, link.index);
+    // Without a /sys of this network namespace there is nothing to compare with.
+    let Ok(wanted) = tokio::fs::read_to_string(path).await else {
+        return Ok(());
+    };
+    let found = format!("{}:{}", nix::sys::stat::major(found), nix::sys::stat::minor(found));
+    if wanted.trim() == found {
+        return Ok(());
+    }
+    Err(unusable(
+        "it belongs to a macvtap of the same index in another network namespace; make this one again".to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_is_known_by_its_name() {
+        let is = |name: &str| is_standby_name(&name.parse().expect("a name"));
+        assert!(is("hb525400aa0001"));
+        assert!(!is("hb525400aa001"));
+        assert!(!is("hbv4.4094"));
+        assert!(!is("hb525400AA0001"));
+        assert!(!is("macvtap0"));
+    }
+}
