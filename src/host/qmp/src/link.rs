@@ -1,0 +1,120 @@
+//! Keeps a connection to a monitor for as long as the domain lives.
+
+use crate::error::QmpError;
+use crate::event::Stamped;
+use crate::qmp::{GREETING, Qmp};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The guard is blind without a connection, so it is never long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const QUEUE: usize = 64;
+
+/// What happens to a link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// There is a connection, its guard has looked. Look at everything anew.
+    Connected(Qmp),
+    /// QEMU, or the guard, reports.
+    Event(Stamped),
+    /// The connection has ended; the link goes on trying.
+    Lost {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// Connecting failed. Said once for each kind of failure, until a connection succeeds.
+    Unreachable {
+        /// Why.
+        error: QmpError,
+    },
+}
+
+/// A task that connects, and connects again.
+#[derive(Debug)]
+pub struct QmpLink {
+    current: watch::Receiver<Option<Qmp>>,
+    task: JoinHandle<()>,
+}
+
+impl QmpLink {
+    /// Starts it. It ends, and with it the connection, when the link or the receiver is dropped.
+    #[must_use]
+    pub fn spawn(path: PathBuf) -> (Self, mpsc::Receiver<LinkEvent>) {
+        let (events, receiver) = mpsc::channel(QUEUE);
+        let (current_sender, current) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            // An error means that nobody listens any more.
+            let _gone: Option<()> = keep(path, events, current_sender).await;
+        });
+        (Self { current, task }, receiver)
+    }
+
+    /// The connection, if there is one now.
+    #[must_use]
+    pub fn current(&self) -> Option<Qmp> {
+        self.current.borrow().clone().filter(Qmp::is_connected)
+    }
+
+    /// Waits for a connection.
+    pub async fn connected(&self, timeout: Duration) -> Option<Qmp> {
+        let mut current = self.current.clone();
+        let found = time::timeout(timeout, current.wait_for(|q| q.as_ref().is_some_and(Qmp::is_connected))).await;
+        found.ok()?.ok()?.clone()
+    }
+}
+
+impl Drop for QmpLink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep(path: PathBuf, events: mpsc::Sender<LinkEvent>, current: watch::Sender<Option<Qmp>>) -> Option<()> {
+    let mut pause = FIRST_PAUSE;
+    let mut said = None;
+    loop {
+        match Qmp::connect(&path, GREETING).await {
+            Ok((qmp, reports)) => {
+                pause = FIRST_PAUSE;
+                said = None;
+                current.send_replace(Some(qmp.clone()));
+                events.send(LinkEvent::Connected(qmp.clone())).await.ok()?;
+                let passed = pass_on(reports, &events).await;
+                current.send_replace(None);
+                passed?;
+                let reason = qmp.ended().await;
+                events.send(LinkEvent::Lost { reason }).await.ok()?;
+            }
+            Err(error) => {
+                let kind = std::mem::discriminant(&error);
+                if said.replace(kind) != Some(kind) {
+                    events.send(LinkEvent::Unreachable { error }).await.ok()?;
+                }
+            }
+        }
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            () = events.closed() => return None,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Passes events on until the connection ends; `None` where nobody takes them any more.
+async fn pass_on(mut reports: mpsc::Receiver<Stamped>, events: &mpsc::Sender<LinkEvent>) -> Option<()> {
+    loop {
+        let report = tokio::select! {
+            report = reports.recv() => report,
+            () = events.closed() => return None,
+        };
+        match report {
+            Some(stamped) => events.send(LinkEvent::Event(stamped)).await.ok()?,
+            None => return Some(()),
+        }
+    }
+}
