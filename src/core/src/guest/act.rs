@@ -37,7 +37,11 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Look at libvirt, the monitor and the network devices.
-    Look,
+    Look {
+        /// Not at libvirt: it holds the domain's lock while its hook waits for us, and any call about it would wait for the
+        /// hook. The domain counts as absent then.
+        hook_waits: bool,
+    },
     /// Ask libvirt whether the domain is there and which job it is in.
     LookAtJob,
     /// Take a VF from the pool.
@@ -101,7 +105,7 @@ impl Action {
     #[must_use]
     pub fn phase(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Look | Self::LookAtJob | Self::Answer { .. } => return None,
+            Self::Look { .. } | Self::LookAtJob | Self::Answer { .. } => return None,
             Self::Lease(_) | Self::ChoosePf(_) => "lease",
             Self::MakeStandby { .. } => "make-standby",
             Self::RaiseStandby(_) => "raise-standby",
@@ -134,7 +138,7 @@ impl Action {
             | Self::Unplug(lease)
             | Self::ResetVf(lease)
             | Self::Release(lease) => Some(lease.mac),
-            Self::Look
+            Self::Look { .. }
             | Self::LookAtJob
             | Self::AskDrain { .. }
             | Self::Announce

@@ -108,8 +108,8 @@ pub struct Guest {
     asked: bool,
     /// The monitor has been there in this stage.
     met: bool,
-    /// The guest's addresses were announced since it came.
-    announced: bool,
+    /// What happened while a look was under way.
+    meanwhile: Vec<Event>,
     forgotten: bool,
 }
 
@@ -153,7 +153,7 @@ impl Guest {
             undo: BTreeSet::new(),
             asked: false,
             met: false,
-            announced: false,
+            meanwhile: Vec::new(),
             forgotten: false,
         }
     }
@@ -231,6 +231,9 @@ impl Guest {
                 }
                 // libvirt let go of a domain whose hook had its answer: it came, and went.
                 self.met |= self.answered && event == Event::Domain(DomainSeen::Absent);
+                if matches!(self.in_flight, Some(Action::Look { .. })) {
+                    self.meanwhile.push(event.clone());
+                }
                 self.seen.note(event);
             }
         }
@@ -253,7 +256,9 @@ impl Guest {
 
     /// Takes how the action in flight went.
     pub fn complete(&mut self, now: Millis, result: Result<Outcome, Failure>) {
-        let Some(action) = self.in_flight.take() else { return };
+        let Some(action) = self.in_flight.take() else {
+            return;
+        };
         match result {
             Ok(outcome) => self.succeeded(now, &action, outcome),
             Err(failure) => self.failed(now, &action, failure),
@@ -285,7 +290,6 @@ impl Guest {
         self.answered = false;
         self.asked = false;
         self.met = false;
-        self.announced = false;
         self.unplugging.clear();
         self.reset.clear();
         self.undo.clear();

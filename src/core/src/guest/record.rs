@@ -15,9 +15,12 @@ pub struct Record {
     pub stage: Stage,
     /// What its pairs have here.
     pub pairs: BTreeMap<Mac, PairRecord>,
-    /// It came by migration, and its XML here still has to be put right and its path announced.
+    /// It came by migration, and its addresses are still to be announced from here.
     #[serde(default)]
     pub arrived: bool,
+    /// Its metadata may name another host's daemon.
+    #[serde(default)]
+    pub xml_stale: bool,
 }
 
 /// What a pair has on this host.
@@ -90,6 +93,7 @@ impl Record {
             stage,
             pairs,
             arrived: false,
+            xml_stale: true,
         }
     }
 

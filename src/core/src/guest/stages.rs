@@ -24,6 +24,7 @@ impl Guest {
                 let expired = self.deadline.is_none_or(|at| now >= at);
                 if self.seen.running() && self.seen.migration() != MigrationSeen::Active {
                     self.record.arrived = matches!(self.record.stage, Stage::Incoming { .. });
+                    self.record.xml_stale = true;
                     self.answer_all(&Answer::Done(Vec::new()));
                     self.enter(now, Stage::Running);
                 } else if absent && (self.met || expired) {
@@ -49,6 +50,13 @@ impl Guest {
         }
     }
 
+    fn look(&self) -> Action {
+        let called = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
+        Action::Look {
+            hook_waits: called && !self.waiters.is_empty(),
+        }
+    }
+
     fn stays_here(&self) -> bool {
         self.seen.running() && self.seen.migration() == MigrationSeen::Idle
     }
@@ -64,7 +72,7 @@ impl Guest {
             return Some(self.answers.remove(0));
         }
         if !self.seen.looked {
-            return self.may(Retry::Look, now).then_some(Action::Look);
+            return self.may(Retry::Look, now).then(|| self.look());
         }
         self.follow(now);
         let action = match self.record.stage.clone() {
@@ -169,7 +177,7 @@ impl Guest {
         if !self.seen.running() || self.seen.migration() == MigrationSeen::Active {
             return None;
         }
-        if self.record.arrived && !self.announced {
+        if self.record.arrived {
             return Some(Action::Announce);
         }
         for mac in self.record.macs() {
@@ -178,7 +186,7 @@ impl Guest {
                 return action;
             }
         }
-        if self.record.arrived && self.may(Retry::Repair, now) {
+        if self.record.xml_stale && self.may(Retry::Repair, now) {
             return Some(Action::RepairXml);
         }
         self.answer_plug();
@@ -311,7 +319,7 @@ impl Guest {
             }
             if !unplugging.looked {
                 unplugging.looked = true;
-                return Some(Action::Look);
+                return Some(self.look());
             }
             let (vf, within) = (&lease.vf.id, self.settings.unplug_within);
             let reason = format!("the guest did not let go of VF {vf} within {within} ms");

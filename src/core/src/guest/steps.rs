@@ -129,8 +129,12 @@ impl Guest {
 
     pub(super) fn succeeded(&mut self, now: Millis, action: &Action, outcome: Outcome) {
         match (action, outcome) {
-            (Action::Look, Outcome::Looked(snapshot)) => {
+            (Action::Look { .. }, Outcome::Looked(snapshot)) => {
                 self.seen.take(snapshot);
+                // What happened meanwhile is younger than what was seen, or the same.
+                for event in std::mem::take(&mut self.meanwhile) {
+                    self.seen.note(event);
+                }
                 self.job_known = true;
                 // A record that was made for a guest found running knows nothing yet.
                 for (mac, standby) in &self.seen.standby {
@@ -201,8 +205,8 @@ impl Guest {
                     pair.pf = None;
                 }
             }
-            (Action::Announce, _) => self.announced = true,
-            (Action::RepairXml, _) => self.record.arrived = false,
+            (Action::Announce, _) => self.record.arrived = false,
+            (Action::RepairXml, _) => self.record.xml_stale = false,
             _ => {}
         }
     }
@@ -234,7 +238,7 @@ impl Guest {
             self.degraded.insert(mac, reason.clone());
         }
         match action {
-            Action::Look => self.later(Retry::Look, now),
+            Action::Look { .. } => self.later(Retry::Look, now),
             Action::LookAtJob => self.later(Retry::Job, now),
             Action::AskDrain { .. } | Action::MakeStandby { .. } | Action::ChoosePf(_) => self.leave(now, &reason),
             Action::Lease(ask) => self.no_vf(now, ask.mac, reason, None),
@@ -250,7 +254,7 @@ impl Guest {
             Action::ResetVf(lease) | Action::Release(lease) => self.later(Retry::Clean(lease.mac), now),
             Action::RemoveStandby(mac) => self.later(Retry::Clean(*mac), now),
             // Lost announcements cost the guest's neighbours a moment; the frames that the guest sends repair it.
-            Action::Announce => self.announced = true,
+            Action::Announce => self.record.arrived = false,
             Action::RepairXml => self.later(Retry::Repair, now),
             Action::Answer { .. } => {}
         }

@@ -68,8 +68,9 @@ fn on_vf() -> Guest {
             held_back: None,
         },
     );
+    record.xml_stale = false;
     let mut guest = Guest::new(record, Settings::default());
-    assert_eq!(guest.poll(0), Some(Action::Look));
+    assert_eq!(guest.poll(0), Some(Action::Look { hook_waits: false }));
     let snapshot = Snapshot {
         domain: DomainSeen::Active,
         job: Job::None,
@@ -157,7 +158,11 @@ fn a_guest_that_ignores_the_unplug_gets_its_traffic_back() {
     expect(&mut guest, 0, Action::Unplug(lease()), Outcome::Done);
     let until = Settings::default().unplug_within;
     assert_eq!(guest.poll(until - 1), None);
-    assert_eq!(guest.poll(until), Some(Action::Look), "events may have been lost");
+    assert_eq!(
+        guest.poll(until),
+        Some(Action::Look { hook_waits: false }),
+        "events may have been lost"
+    );
     let still = Snapshot {
         domain: DomainSeen::Active,
         job: Job::Outgoing,
@@ -250,7 +255,12 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
         domain: DomainSeen::Absent,
         ..Snapshot::default()
     };
-    expect(&mut guest, 0, Action::Look, Outcome::Looked(absent));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { hook_waits: true },
+        Outcome::Looked(absent),
+    );
     assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
     guest.complete(0, Ok(Outcome::Leased(lease())));
     let down = StandbySeen { pf: pf(), up: false };
@@ -312,7 +322,12 @@ fn require_refuses_where_no_vf_is_free_and_leaves_nothing() {
         domain: DomainSeen::Absent,
         ..Snapshot::default()
     };
-    expect(&mut guest, 0, Action::Look, Outcome::Looked(absent));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { hook_waits: true },
+        Outcome::Looked(absent),
+    );
     assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
     let none = Outcome::NoVf {
         reason: "every VF of pool lan is leased".into(),
