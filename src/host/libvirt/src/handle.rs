@@ -1,0 +1,324 @@
+//! The calls.
+
+use crate::call::{Caller, Failure, Lane};
+use crate::error::LibvirtError;
+use crate::event::{self, Events};
+use crate::supervisor::{self, Link};
+use crate::{DomainState, Job, job, metadata, persistent, pidfile, state};
+use hybond_core::ids::{DomainId, IfName, Mac, PeerAddr};
+use hybond_core::spec::DomainSpec;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt_sys as sys;
+
+/// How libvirt is reached and how long it is waited for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `qemu:///system`.
+    pub uri: String,
+    /// For calls that only look.
+    pub query: Duration,
+    /// For calls that change a domain. libvirt itself lets them wait 30 s for the domain's other jobs.
+    pub modify: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            uri: "qemu:///system".into(),
+            query: Duration::from_secs(5),
+            modify: Duration::from_secs(35),
+        }
+    }
+}
+
+/// Which of a domain's two definitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What runs.
+    Live,
+    /// What the next cold boot takes.
+    Persistent,
+}
+
+impl Scope {
+    /// Never `VIR_DOMAIN_XML_SECURE`: secrets are neither needed nor wanted here.
+    pub(crate) fn xml_flags(self) -> sys::virDomainXMLFlags {
+        match self {
+            Self::Live => 0,
+            Self::Persistent => sys::VIR_DOMAIN_XML_INACTIVE,
+        }
+    }
+
+    pub(crate) fn impact(self) -> sys::virDomainModificationImpact {
+        match self {
+            Self::Live => sys::VIR_DOMAIN_AFFECT_LIVE,
+            Self::Persistent => sys::VIR_DOMAIN_AFFECT_CONFIG,
+        }
+    }
+}
+
+/// libvirt on this host. Clones share one connection; it is closed when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Libvirt {
+    caller: Arc<Caller>,
+    link: Arc<Link>,
+    settings: Arc<Settings>,
+    _alive: mpsc::Sender<()>,
+}
+
+impl Libvirt {
+    /// Starts to connect, and goes on for as long as a handle or a call is left; [`crate::LibvirtEvent::Connected`] tells
+    /// when the connection stands. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn spawn(settings: Settings) -> (Self, Events) {
+        let (sink, events) = event::queue(event::QUEUE);
+        let link = Arc::new(Link::new(&settings.uri));
+        // Nothing is ever sent: the channel closes with the last handle.
+        let (alive, handles) = mpsc::channel(1);
+        tokio::spawn(supervisor::run(Arc::clone(&link), sink, handles));
+        let handle = Self {
+            caller: Arc::new(Caller::new(Arc::clone(&link))),
+            link,
+            settings: Arc::new(settings),
+            _alive: alive,
+        };
+        (handle, events)
+    }
+
+    /// Whether the connection stands now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link.session().is_ok()
+    }
+
+    /// Follows whether the connection stands.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.link.connected()
+    }
+
+    /// Why there is no connection; `None` while there is one.
+    #[must_use]
+    pub fn disconnected_because(&self) -> Option<String> {
+        self.link.session().err()
+    }
+
+    /// The domains that have a QEMU, with their names.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn list_active(&self) -> Result<Vec<(DomainId, String)>, LibvirtError> {
+        self.list("list of running domains", sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+            .await
+    }
+
+    /// All domains, with their names.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn list_all(&self) -> Result<Vec<(DomainId, String)>, LibvirtError> {
+        self.list("list of domains", 0).await
+    }
+
+    async fn list(&self, call: &'static str, flags: u32) -> Result<Vec<(DomainId, String)>, LibvirtError> {
+        let work = move |connect: &Connect| {
+            let domains = connect.list_all_domains(flags)?;
+            domains
+                .iter()
+                .map(|domain| Ok((DomainId::from_bytes(*domain.uuid()?.as_bytes()), domain.name()?)))
+                .collect()
+        };
+        self.caller
+            .run((call, Lane::Query), None, self.settings.query, work)
+            .await
+    }
+
+    /// The host's name, as libvirt has it.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn host_name(&self) -> Result<String, LibvirtError> {
+        let work = |connect: &Connect| Ok(connect.hostname()?);
+        self.caller
+            .run(("host name", Lane::Query), None, self.settings.query, work)
+            .await
+    }
+
+    /// The domain's XML without its secrets; `None` where libvirt knows no such domain. For a domain without QEMU both
+    /// scopes give the persistent definition.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn domain_xml(&self, id: DomainId, scope: Scope) -> Result<Option<String>, LibvirtError> {
+        let work = move |domain: &Domain| Ok(domain.xml_desc(scope.xml_flags())?);
+        optional(self.query("XML", id, work).await)
+    }
+
+    /// hybond's element of the domain; `None` without one, and without such a domain.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn metadata(&self, id: DomainId, scope: Scope) -> Result<Option<String>, LibvirtError> {
+        let work = move |domain: &Domain| metadata::read(domain, scope);
+        Ok(optional(self.query("metadata", id, work).await)?.flatten())
+    }
+
+    /// What the running domain, or where it does not run the persistent one, asks of hybond; `None` where that is
+    /// nothing, and where there is no such domain.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Spec`] where hybond's element is not valid.
+    pub async fn spec(&self, id: DomainId) -> Result<Option<DomainSpec>, LibvirtError> {
+        let work = |domain: &Domain| {
+            let xml = domain.xml_desc(Scope::Live.xml_flags())?;
+            hybond_domxml::parse(&xml).map_err(metadata::invalid)
+        };
+        Ok(optional(self.query("XML", id, work).await)?.flatten())
+    }
+
+    /// The domain's state; takes no job, so a migration does not delay it.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`]; a domain that is not there is [`DomainState::NotFound`].
+    pub async fn state(&self, id: DomainId) -> Result<DomainState, LibvirtError> {
+        Ok(optional(self.query("state", id, state::of).await)?.unwrap_or(DomainState::NotFound))
+    }
+
+    /// The job that the domain is in.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`]; a domain that is not there, or not running, is in [`Job::None`].
+    pub async fn job(&self, id: DomainId) -> Result<Job, LibvirtError> {
+        Ok(optional(self.query("job", id, job::of).await)?.unwrap_or(Job::None))
+    }
+
+    /// Process id of the domain's QEMU; `None` where it has none.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn pid(&self, id: DomainId) -> Result<Option<u32>, LibvirtError> {
+        let work = move |domain: &Domain| pidfile::read(id, &domain.name()?).map_err(Failure::Unusable);
+        Ok(optional(self.query("process id", id, work).await)?.flatten())
+    }
+
+    /// The most RAM that the domain can have, hotplug slots included, in bytes: what VFIO may have to lock.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn memory_bytes(&self, id: DomainId) -> Result<u64, LibvirtError> {
+        let work = |domain: &Domain| Ok(domain.max_memory()?.saturating_mul(1024));
+        self.query("memory size", id, work).await
+    }
+
+    /// Whether the domain has a persistent definition.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn is_persistent(&self, id: DomainId) -> Result<bool, LibvirtError> {
+        self.query("persistence", id, |domain: &Domain| Ok(domain.is_persistent()?))
+            .await
+    }
+
+    /// Writes into the domain's metadata, running and persistent, which daemon a destination has to ask. Returns whether
+    /// that was another one before. Needs a modify job: not while a migration goes on.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Spec`] where the domain is not hybond's.
+    pub async fn set_source_peer(&self, id: DomainId, peer: PeerAddr) -> Result<bool, LibvirtError> {
+        let work = move |domain: &Domain| metadata::set_source_peer(domain, &peer);
+        self.modify("change of the metadata", id, work).await
+    }
+
+    /// Sets the lower devices of `direct` interfaces in the persistent definition, where it has others. Returns the MACs
+    /// that were changed; none for a domain that has no persistent definition.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn repair_persistent(&self, id: DomainId, sources: Vec<(Mac, IfName)>) -> Result<Vec<Mac>, LibvirtError> {
+        let work = move |domain: &Domain| persistent::repair(domain, &sources);
+        self.modify("repair of the persistent definition", id, work).await
+    }
+
+    /// Plugs a device into the running domain.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`]. After a time-out libvirt may still carry it out.
+    pub async fn attach_device(&self, id: DomainId, xml: String) -> Result<(), LibvirtError> {
+        // Not virDomainAttachDevice: for a domain that does not run that one changes the persistent definition.
+        let work = move |domain: &Domain| Ok(domain.attach_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE)?);
+        self.modify("plugging of a device", id, work).await
+    }
+
+    /// Asks the running domain to give up a device; [`crate::LibvirtEvent::DeviceRemoved`] tells when it has.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn detach_device(&self, id: DomainId, xml: String) -> Result<(), LibvirtError> {
+        let work = move |domain: &Domain| Ok(domain.detach_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE)?);
+        self.modify("unplugging of a device", id, work).await
+    }
+
+    /// As [`Self::detach_device`], by the device's alias.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn detach_alias(&self, id: DomainId, alias: String) -> Result<(), LibvirtError> {
+        let work = move |domain: &Domain| job::detach_alias(domain, &alias);
+        self.modify("unplugging of a device", id, work).await
+    }
+
+    /// Cancels the domain's job, such as an outgoing migration.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`]; libvirt refuses where there is no job.
+    pub async fn abort_job(&self, id: DomainId) -> Result<(), LibvirtError> {
+        let work = move |connect: &Connect| job::abort(&lookup(connect, id)?);
+        self.caller
+            .run(
+                ("cancelling of the job", Lane::Abort),
+                Some(id),
+                self.settings.query,
+                work,
+            )
+            .await
+    }
+
+    async fn query<T, F>(&self, call: &'static str, id: DomainId, work: F) -> Result<T, LibvirtError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Domain) -> Result<T, Failure> + Send + 'static,
+    {
+        let work = move |connect: &Connect| work(&lookup(connect, id)?);
+        self.caller
+            .run((call, Lane::Query), Some(id), self.settings.query, work)
+            .await
+    }
+
+    async fn modify<T, F>(&self, call: &'static str, id: DomainId, work: F) -> Result<T, LibvirtError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Domain) -> Result<T, Failure> + Send + 'static,
+    {
+        let work = move |connect: &Connect| work(&lookup(connect, id)?);
+        self.caller
+            .run((call, Lane::Modify), Some(id), self.settings.modify, work)
+            .await
+    }
+}
+
+fn lookup(connect: &Connect, id: DomainId) -> Result<Domain, Failure> {
+    Ok(connect.lookup_domain_by_uuid_string(&id.to_string())?)
+}
+
+/// A domain that is not there is an answer where the question was what it is.
+fn optional<T>(result: Result<T, LibvirtError>) -> Result<Option<T>, LibvirtError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(LibvirtError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
