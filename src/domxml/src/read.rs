@@ -1,0 +1,149 @@
+//! Reading a domain.
+
+use crate::document::{child, children, devices, domain_document, interface, mac_of};
+use crate::error::{XmlError, cut};
+use crate::metadata::{Metadata, PairMetadata};
+use crate::{AGENT_PORT, NAMESPACE};
+use hybond_core::ids::{DomainId, Mac};
+use hybond_core::spec::{DomainSpec, PairSpec, StandbyKind};
+use roxmltree::{Document, Node};
+use std::path::PathBuf;
+
+/// Whether the bytes name hybond's namespace at all. Where they do not, no domain in them is hybond's, whatever else is
+/// wrong with them: that is what keeps the hook from ever failing for other domains.
+#[must_use]
+pub fn mentions_hybond(bytes: &[u8]) -> bool {
+    bytes.windows(NAMESPACE.len()).any(|w| w == NAMESPACE.as_bytes())
+}
+
+/// Reads what a domain asks of hybond; `None` where it asks nothing. Takes what libvirt gives to hooks and what
+/// `virsh dumpxml` prints, of a running domain or not.
+///
+/// # Errors
+/// hybond's element, or an interface that it names, is not as it should be.
+pub fn parse(xml: &str) -> Result<Option<DomainSpec>, XmlError> {
+    if !mentions_hybond(xml.as_bytes()) {
+        return Ok(None);
+    }
+    let document = domain_document(xml)?;
+    let Some(metadata) = Metadata::of_domain(&document)? else {
+        return Ok(None);
+    };
+    let root = document.root_element();
+    let name = child(root, "name").and_then(|n| n.text()).unwrap_or_default();
+    let pairs = metadata.pairs.into_iter().map(|pair| pair_spec(&document, pair));
+    Ok(Some(DomainSpec {
+        id: domain_id(root)?,
+        name: name.trim().to_owned(),
+        pairs: pairs.collect::<Result<_, _>>()?,
+        source_peer: metadata.source_peer,
+    }))
+}
+
+fn pair_spec(document: &Document<'_>, pair: PairMetadata) -> Result<PairSpec, XmlError> {
+    Ok(PairSpec {
+        mac: pair.mac,
+        pool: pair.pool,
+        policy: pair.policy,
+        vlan: pair.vlan,
+        standby: standby_kind(interface(document, pair.mac)?, pair.mac)?,
+    })
+}
+
+/// How the standby stands in the XML, if it can be one.
+pub(crate) fn standby_kind(interface: Node<'_, '_>, mac: Mac) -> Result<StandbyKind, XmlError> {
+    let wrong = |problem: String| XmlError::Interface { mac, problem };
+    match interface.attribute("type").unwrap_or_default() {
+        "ethernet" => {
+            let target = child(interface, "target");
+            let attribute = |name| target.and_then(|t| t.attribute(name));
+            let expected = mac.standby_name();
+            // With managed='yes', or another name, libvirt makes a tap device that is connected to nothing.
+            if attribute("dev") != Some(expected.as_str()) || attribute("managed") != Some("no") {
+                return Err(wrong(format!(
+                    "is of type 'ethernet' without <target dev='{expected}' managed='no'/>; \
+                     'hybondctl enable' writes it so"
+                )));
+            }
+            Ok(StandbyKind::Ethernet)
+        }
+        "direct" => {
+            let dev = child(interface, "source").and_then(|s| s.attribute("dev"));
+            let dev = dev.ok_or_else(|| wrong("is of type 'direct' and has no <source dev=…>".to_owned()))?;
+            let source = dev.parse().map_err(|source| XmlError::InvalidId {
+                element: "source".to_owned(),
+                attribute: "dev",
+                source,
+            })?;
+            Ok(StandbyKind::Direct { source })
+        }
+        other => Err(wrong(format!(
+            "is of type '{}', which cannot be a standby; 'hybondctl enable' makes it one of type 'ethernet'",
+            cut(other)
+        ))),
+    }
+}
+
+/// libvirt's UUID of the domain.
+pub(crate) fn domain_id(root: Node<'_, '_>) -> Result<DomainId, XmlError> {
+    let uuid = child(root, "uuid").and_then(|n| n.text()).unwrap_or_default();
+    if uuid.is_empty() {
+        return Err(XmlError::MissingElement {
+            element: "uuid",
+            parent: "domain",
+        });
+    }
+    uuid.trim().parse().map_err(|source| XmlError::InvalidId {
+        element: "uuid".to_owned(),
+        attribute: "(text)",
+        source,
+    })
+}
+
+/// MACs of the interfaces that [`crate::enable`] could take: virtio, and not the host's or another VM's function.
+///
+/// # Errors
+/// The XML is not a domain.
+pub fn candidates(xml: &str) -> Result<Vec<Mac>, XmlError> {
+    let document = domain_document(xml)?;
+    Ok(children(devices(&document)?, "interface")
+        .filter(|n| is_virtio(*n) && n.attribute("type") != Some("hostdev"))
+        .filter_map(mac_of)
+        .collect())
+}
+
+/// `<model type='virtio'/>`, or virtio's transitional forms.
+pub(crate) fn is_virtio(interface: Node<'_, '_>) -> bool {
+    let model = child(interface, "model").and_then(|m| m.attribute("type"));
+    matches!(
+        model,
+        Some("virtio" | "virtio-transitional" | "virtio-non-transitional")
+    )
+}
+
+/// Host's side of the guest agent's port, as libvirt has chosen it. `None` where the domain does not run, or has no
+/// such port.
+///
+/// # Errors
+/// The XML is not a domain.
+pub fn agent_channel_path(live_xml: &str) -> Result<Option<PathBuf>, XmlError> {
+    let document = domain_document(live_xml)?;
+    let mut channels = children(devices(&document)?, "channel").filter(|n| is_agent_channel(*n));
+    let path = channels
+        .find_map(|channel| child(channel, "source")?.attribute("path"))
+        .map(PathBuf::from);
+    Ok(path)
+}
+
+/// A virtio-serial port of the agent's name, over a unix socket.
+pub(crate) fn is_agent_channel(channel: Node<'_, '_>) -> bool {
+    channel.attribute("type") == Some("unix")
+        && child(channel, "target")
+            .is_some_and(|t| t.attribute("type") == Some("virtio") && t.attribute("name") == Some(AGENT_PORT))
+}
+
+/// The QMP socket that a domain has for hybond alone.
+#[must_use]
+pub fn qmp_path(domain: DomainId) -> PathBuf {
+    PathBuf::from(format!("/run/hybond/qmp/{domain}.qmp"))
+}

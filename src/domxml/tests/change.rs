@@ -1,0 +1,328 @@
+//! What hybond changes in a domain, and that it changes nothing else.
+
+mod common;
+
+use common::{PLAIN, mac};
+use hybond_core::spec::{PairSpec, Policy, StandbyKind};
+use hybond_domxml::{XmlError, disable, enable, parse, set_source_peer, set_sources};
+use proptest::prelude::*;
+
+fn pair(n: u8) -> PairSpec {
+    PairSpec {
+        mac: mac(n),
+        pool: "10GE".parse().expect("a pool"),
+        policy: Policy::Prefer,
+        vlan: None,
+        standby: StandbyKind::Ethernet,
+    }
+}
+
+fn direct(n: u8) -> PairSpec {
+    let source = "enp1s0f0".parse().expect("a name");
+    PairSpec {
+        standby: StandbyKind::Direct { source },
+        ..pair(n)
+    }
+}
+
+#[test]
+fn a_new_lower_device_is_the_only_change() {
+    let sources = [(mac(1), "pf1".parse().expect("a name"))];
+    let changed = set_sources(PLAIN, &sources).expect("it has one");
+    assert_eq!(changed, PLAIN.replace("dev='enp1s0f0'", "dev='pf1'"));
+}
+
+#[test]
+fn lower_devices_are_found_whatever_the_xml_looks_like() {
+    let xml = "<?xml version='1.0'?>\r\n<!-- <source dev='a'/> --><domain><devices>\
+        <x:interface xmlns:x='urn:x' type='direct'><mac address='52:54:00:aa:00:01'/><source dev='no'/></x:interface>\
+        <interface\ttype = \"direct\" ><mac  address = \"52:54:00:AA:00:01\"/><!--<source dev='no'/>-->\
+        <description><![CDATA[<source dev='no'/>]]></description>\
+        <source mode='bridge'\n dev\n=\n\"e&quot;1\"   /></interface></devices></domain><!-- end -->";
+    let sources = [(mac(1), "a'<b>&\"c".parse().expect("the kernel takes such a name"))];
+    let changed = set_sources(xml, &sources).expect("it has one");
+    assert_eq!(changed, xml.replace("e&quot;1", "a&apos;&lt;b&gt;&amp;&quot;c"));
+}
+
+#[test]
+fn lower_devices_that_are_not_there_are_named() {
+    let name = "pf1".parse().expect("a name");
+    for (n, expected) in [
+        (2, "is of type 'network'"),
+        (9, "no <interface> with the MAC 52:54:00:aa:00:09"),
+    ] {
+        let error = set_sources(PLAIN, &[(mac(n), Clone::clone(&name))])
+            .expect_err("not direct")
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let twice = [(mac(1), Clone::clone(&name)), (mac(1), name)];
+    assert!(matches!(
+        set_sources(PLAIN, &twice),
+        Err(XmlError::DuplicatePair { .. })
+    ));
+}
+
+#[test]
+fn an_enabled_domain_has_all_that_hybond_needs() {
+    let xml = enable(PLAIN, &[pair(1)]).expect("possible");
+    let expected_interface = "<interface type='ethernet' trustGuestRxFilters='yes'>
+      <mac address='52:54:00:AA:00:01'/>
+      <target dev='hb525400aa0001' managed='no'/>
+      <model type='virtio'/>
+      <driver name='vhost' queues='4'/>
+      <mtu size='9000'/>
+      <boot order='2'/>
+      <address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>
+    </interface>";
+    assert!(xml.contains(expected_interface), "{xml}");
+    let expected_end = "    <channel type='unix'>
+      <target type='virtio' name='org.hybond.agent.0'/>
+    </channel>
+  </devices>
+  <qemu:commandline>
+    <qemu:arg value='-chardev'/>
+    <qemu:arg value='socket,id=hybond-qmp,path=/run/hybond/qmp/a2a2a2a2-0000-4000-8000-000000000002.qmp,server=on,wait=off'/>
+    <qemu:arg value='-mon'/>
+    <qemu:arg value='chardev=hybond-qmp,mode=control'/>
+    <qemu:arg value='-device'/>
+    <qemu:arg value='pcie-root-port,id=hbrp525400aa0001,chassis=200,bus=pcie.0,addr=0x1c'/>
+  </qemu:commandline>
+</domain>
+";
+    assert!(xml.ends_with(expected_end), "{xml}");
+    assert!(xml.starts_with("<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' type='kvm'>"));
+    let spec = parse(&xml).expect("readable").expect("hybond's");
+    assert_eq!(spec.pairs, [pair(1)]);
+}
+
+#[test]
+fn what_enable_does_disable_undoes_byte_for_byte() {
+    let vlan = PairSpec {
+        policy: Policy::Require,
+        vlan: Some(42),
+        ..pair(2)
+    };
+    let no_metadata = without(PLAIN, "\n  <metadata>", "</metadata>");
+    let one_line: String = no_metadata.lines().map(str::trim).collect();
+    let own_arguments = PLAIN.replace(
+        "<domain type='kvm'>",
+        "<domain type='kvm' xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>",
+    );
+    let own_arguments = own_arguments.replace(
+        "  </devices>\n",
+        "  </devices>\n  <q:commandline>\n    <q:arg value='-s'/>\n    <q:env name='A' value='id=hybond-qmp'/>\n  </q:commandline>\n",
+    );
+    let taken_prefix = PLAIN.replace("<domain type='kvm'>", "<domain xmlns:qemu='urn:other' type='kvm'>");
+    let crlf = PLAIN.replace('\n', "\r\n");
+    for original in [PLAIN, &no_metadata, &one_line, &own_arguments, &taken_prefix, &crlf] {
+        for pairs in [
+            vec![pair(1)],
+            vec![pair(1), vlan.clone()],
+            vec![direct(1)],
+            vec![direct(1), pair(2)],
+        ] {
+            let enabled = enable(original, &pairs).expect("possible");
+            let spec = parse(&enabled).expect("readable").expect("hybond's");
+            assert_eq!(spec.pairs, pairs);
+            assert_eq!(disable(&enabled).expect("it is enabled"), *original);
+        }
+    }
+}
+
+/// Cuts from the first `from` to the end of the first `to`.
+fn without(text: &str, from: &str, to: &str) -> String {
+    let start = text.find(from).expect(from);
+    let end = text.find(to).expect(to) + to.len();
+    format!("{}{}", &text[..start], &text[end..])
+}
+
+#[test]
+fn a_pair_is_added_and_changed_by_enabling_again() {
+    let first = enable(PLAIN, &[pair(1)]).expect("possible");
+    let changed = PairSpec {
+        vlan: Some(7),
+        ..pair(1)
+    };
+    let both = enable(&first, &[pair(2)]).expect("possible");
+    assert_eq!(
+        parse(&both).expect("readable").expect("hybond's").pairs,
+        [pair(1), pair(2)]
+    );
+    let both = enable(&both, &[changed.clone()]).expect("possible");
+    assert_eq!(
+        parse(&both).expect("readable").expect("hybond's").pairs,
+        [pair(2), changed]
+    );
+    assert_eq!(both.matches("pcie-root-port,id=hbrp").count(), 2);
+    assert_eq!(both.matches("id=hybond-qmp").count(), 1);
+    assert_eq!(disable(&both).expect("enabled"), PLAIN);
+    let same = enable(&first, &[pair(1)]).expect("possible");
+    assert_eq!(same, first);
+}
+
+#[test]
+fn what_changed_since_enable_survives_disable() {
+    let enabled = enable(PLAIN, &[pair(1), pair(2)]).expect("possible");
+    // libvirt gives the second an address when it defines the domain, and prints quotes and order its own way.
+    let later = enabled
+        .replace(
+            "<target dev='hb525400aa0002' managed='no'/>\n      <model type=\"virtio\"/>",
+            "<target dev=\"hb525400aa0002\" managed=\"no\"/>\n      <model type='virtio'/>\n      <address type='pci' bus='0x05' slot='0x00'/>",
+        )
+        .replace("queues='4'", "queues='8'");
+    assert_ne!(later, enabled);
+    let plain = disable(&later).expect("enabled");
+    let expected = "<interface type=\"network\">
+      <mac address=\"52:54:00:aa:00:02\"/>
+      <source network=\"default\" portgroup='a \"quoted\" group'/>
+      <target dev='vnet7'/>
+      <virtualport type='openvswitch'/>
+      <model type='virtio'/>
+      <address type='pci' bus='0x05' slot='0x00'/>
+    </interface>";
+    assert!(plain.contains(expected), "{plain}");
+    assert!(plain.contains(
+        "<source dev='enp1s0f0' mode='bridge'/>\n      <model type='virtio'/>\n      <driver name='vhost' queues='8'/>"
+    ));
+    assert!(!plain.contains("hybond") && !plain.contains("qemu:"), "{plain}");
+}
+
+#[test]
+fn root_ports_take_slots_that_nothing_has() {
+    let xml = enable(PLAIN, &[pair(1), pair(2)]).expect("possible");
+    // 0x1c is a host's address in PLAIN, not the guest's; 0x19 is the guest's.
+    assert!(
+        xml.contains("id=hbrp525400aa0001,chassis=200,bus=pcie.0,addr=0x1c"),
+        "{xml}"
+    );
+    assert!(
+        xml.contains("id=hbrp525400aa0002,chassis=201,bus=pcie.0,addr=0x18"),
+        "{xml}"
+    );
+    let crowd: String = (1..31)
+        .map(|slot| format!("<rng><address type='pci' bus='0' slot='{slot}'/></rng>"))
+        .collect();
+    let full = PLAIN.replace("</devices>", &format!("{crowd}</devices>"));
+    let error = enable(&full, &[pair(1)]).expect_err("full").to_string();
+    assert!(error.contains("bus 0 has no free slot"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_enabled_is_named() {
+    let cases = [
+        (
+            PLAIN
+                .replace("pc-q35-10.0", "pc-i440fx-10.0")
+                .replace("'pcie-root'", "'pci-root'"),
+            pair(1),
+            "\"pc-i440fx-10.0\"",
+        ),
+        (PLAIN.to_owned(), pair(3), "is not virtio"),
+        (
+            PLAIN.to_owned(),
+            pair(9),
+            "no <interface> with the MAC 52:54:00:aa:00:09",
+        ),
+        (PLAIN.to_owned(), direct(2), "cannot be kept"),
+        (
+            PLAIN.replace("type='direct'", "type='vhostuser'"),
+            pair(1),
+            "is of type 'vhostuser'",
+        ),
+        (
+            PLAIN.replace("<mtu size='9000'/>", "<teaming type='persistent'/>"),
+            pair(1),
+            "<teaming>",
+        ),
+        (
+            PLAIN.replace("<mtu size='9000'/>", "<filterref filter='clean-traffic'/>"),
+            pair(1),
+            "<filterref>",
+        ),
+        (
+            PLAIN.replace("<uuid>", "<!--").replace("</uuid>", "-->"),
+            pair(1),
+            "<domain> has no <uuid>",
+        ),
+    ];
+    for (xml, pair, expected) in cases {
+        let error = enable(&xml, &[pair]).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(matches!(disable(PLAIN), Err(XmlError::NotEnabled)));
+    assert!(matches!(enable(PLAIN, &[]), Err(XmlError::NoPairs)));
+    assert!(matches!(
+        enable(PLAIN, &[pair(1), pair(1)]),
+        Err(XmlError::DuplicatePair { .. })
+    ));
+    let enabled = enable(PLAIN, &[pair(1)]).expect("possible");
+    let forgotten = without(&enabled, "<hybond:interface>", "</hybond:interface>");
+    let error = disable(&forgotten).expect_err("nothing to give back").to_string();
+    assert!(error.contains("does not say what it was"), "{error}");
+}
+
+#[test]
+fn the_peer_is_set_and_the_rest_of_the_element_kept() {
+    let enabled = enable(PLAIN, &[pair(1)]).expect("possible");
+    let peer = "node2.example.org:16515".parse().expect("a peer");
+    let element = set_source_peer(&enabled, &peer).expect("enabled");
+    assert!(
+        element.starts_with("<domain>") && !element.contains("urn:hybond"),
+        "{element}"
+    );
+    // As libvirt then stores it: the namespace declared on the element, its prefix on each without one.
+    let stored = element
+        .replace("<domain>", "<hybond:domain xmlns:hybond=\"urn:hybond:domain:1\">")
+        .replace("</domain>", "</hybond:domain>")
+        .replace("<pair ", "<hybond:pair ")
+        .replace("</pair>", "</hybond:pair>")
+        .replace("<interface>", "<hybond:interface>")
+        .replace("</interface>", "</hybond:interface>")
+        .replace("<source peer", "<hybond:source peer");
+    let start = enabled.find("<hybond:domain").expect("enabled");
+    let end = enabled.find("</hybond:domain>").expect("enabled") + "</hybond:domain>".len();
+    let live = format!("{}{stored}{}", &enabled[..start], &enabled[end..]);
+    let spec = parse(&live).expect("readable").expect("hybond's");
+    assert_eq!(spec.source_peer, Some(peer));
+    assert_eq!(spec.pairs, [pair(1)]);
+    assert_eq!(disable(&live).expect("enabled"), PLAIN);
+    assert!(matches!(
+        set_source_peer(PLAIN, &"n".parse().expect("a peer")),
+        Err(XmlError::NotEnabled)
+    ));
+}
+
+proptest! {
+    /// Whatever stands around the attribute, exactly its value changes.
+    #[test]
+    fn a_splice_changes_one_value(
+        quote in prop::sample::select(vec!['"', '\'']),
+        space in "[ \n\t\r]{1,4}",
+        before in "[a-z ]{0,20}",
+        value in "[a-z0-9.]{1,15}",
+        mtu in 0u32..9000,
+    ) {
+        let whole = |value: &str| format!(
+            "<domain><!--{before}--><devices>{space}<interface{space}type={quote}direct{quote}>\
+             <mac address='52:54:00:aa:00:01'/><mtu size='{mtu}'/><source{space}dev{space}={space}{quote}{value}{quote}{space}\
+             mode='bridge'/><!--{before}--></interface>{space}</devices></domain>{space}"
+        );
+        prop_assume!(value != "." && value != "..");
+        let sources = [(mac(1), value.parse().expect("a name"))];
+        prop_assert_eq!(set_sources(&whole("enp1s0"), &sources).expect("it has one"), whole(&value));
+    }
+
+    /// Adding and taking away again leaves the text as it was, for any arrangement of white space.
+    #[test]
+    fn enable_and_disable_leave_no_trace(indent in 0usize..5, keep in any::<bool>(), second in any::<bool>()) {
+        let xml: String = PLAIN
+            .lines()
+            .map(|line| format!("{}{}\n", " ".repeat(indent * (line.len() - line.trim_start().len()) / 2), line.trim()))
+            .collect();
+        let mut pairs = vec![if keep { direct(1) } else { pair(1) }];
+        pairs.extend(second.then(|| pair(2)));
+        let enabled = enable(&xml, &pairs).expect("possible");
+        prop_assert_eq!(disable(&enabled).expect("enabled"), xml);
+    }
+}

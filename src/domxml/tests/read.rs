@@ -1,0 +1,237 @@
+//! What hybond reads out of a domain, and what it says where it cannot.
+
+mod common;
+
+use common::{PLAIN, mac};
+use hybond_core::spec::{Policy, StandbyKind};
+use hybond_domxml::{XmlError, agent_channel_path, candidates, parse, qmp_path};
+use proptest::prelude::*;
+
+/// A domain of this metadata and these devices.
+fn domain(metadata: &str, devices: &str) -> String {
+    format!(
+        "<domain type='kvm'><name>web-1</name><uuid>a2a2a2a2-0000-4000-8000-000000000002</uuid>\
+         <metadata>{metadata}</metadata><os><type machine='q35'>hvm</type></os><devices>{devices}</devices></domain>"
+    )
+}
+
+const ETHERNET: &str = "<interface type='ethernet'><mac address='52:54:00:aa:00:01'/>\
+     <target dev='hb525400aa0001' managed='no'/><model type='virtio'/></interface>";
+
+fn hybond(inner: &str) -> String {
+    format!("<hybond:domain xmlns:hybond='urn:hybond:domain:1'>{inner}</hybond:domain>")
+}
+
+/// The error of a domain with this inside its hybond element, with its causes.
+fn error_of(inner: &str, devices: &str) -> String {
+    let error = parse(&domain(&hybond(inner), devices)).expect_err(inner);
+    let cause = std::error::Error::source(&error).map_or(String::new(), |s| format!(": {s}"));
+    format!("{error}{cause}")
+}
+
+#[test]
+fn domains_that_are_not_hybonds_ask_nothing() {
+    assert_eq!(parse(PLAIN).expect("other metadata is no fault"), None);
+    assert_eq!(parse("this is not even XML <<<").expect("and none of ours"), None);
+    let comment = PLAIN.replace("<memory ", "<!-- urn:hybond:domain:1 --><memory ");
+    assert_eq!(parse(&comment).expect("a comment is no element"), None);
+    let deeper = domain("<x xmlns:h='urn:hybond:domain:1'><h:domain/></x>", ETHERNET);
+    assert_eq!(parse(&deeper).expect("only a child of <metadata> counts"), None);
+}
+
+#[test]
+fn pairs_pools_and_the_peer_are_read() {
+    let direct = "<interface type='direct'><mac address='52:54:00:AA:00:02'/>\
+         <source dev='enp1s0f1' mode='bridge'/></interface>";
+    let xml = domain(
+        "<o:os xmlns:o='urn:other'/><h:domain xmlns:h=\"urn:hybond:domain:1\">\
+         <h:pair mac='52:54:00:aa:00:01' pool='10GE'/>\
+         <h:pair mac='52:54:00:aa:00:02' pool='storage' policy='require' vlan='42'/>\
+         <h:source peer='node1.example.org:16515'/></h:domain>",
+        &format!("{ETHERNET}{direct}"),
+    );
+    let spec = parse(&xml).expect("valid").expect("hybond's");
+    assert_eq!(spec.id.to_string(), "a2a2a2a2-0000-4000-8000-000000000002");
+    assert_eq!(spec.name, "web-1");
+    assert_eq!(spec.source_peer.expect("a peer").as_str(), "node1.example.org:16515");
+    let [first, second] = &spec.pairs[..] else {
+        panic!("two pairs");
+    };
+    assert_eq!((first.mac, first.pool.as_str()), (mac(1), "10GE"));
+    assert_eq!((first.policy, first.vlan), (Policy::Prefer, None));
+    assert_eq!(first.standby, StandbyKind::Ethernet);
+    assert_eq!((second.policy, second.vlan), (Policy::Require, Some(42)));
+    let source = "enp1s0f1".parse().expect("an interface name");
+    assert_eq!(second.standby, StandbyKind::Direct { source });
+}
+
+#[test]
+fn a_primary_that_libvirt_knows_is_not_taken_for_the_standby() {
+    let primary = "<interface type='hostdev'><mac address='52:54:00:aa:00:01'/></interface>";
+    let xml = domain(
+        &hybond("<hybond:pair mac='52:54:00:aa:00:01' pool='p'/>"),
+        &format!("{primary}{ETHERNET}"),
+    );
+    let spec = parse(&xml).expect("valid").expect("hybond's");
+    assert_eq!(spec.pairs[0].standby, StandbyKind::Ethernet);
+}
+
+#[test]
+fn faults_are_named() {
+    const PAIR: &str = "<hybond:pair mac='52:54:00:aa:00:01' pool='p'/>";
+    let cases = [
+        ("", "names no pair"),
+        ("<hybond:pair pool='p'/>", "<hybond:pair> has no attribute 'mac'"),
+        (
+            "<hybond:pair mac='52:54:00:aa:00:01'/>",
+            "<hybond:pair> has no attribute 'pool'",
+        ),
+        (
+            "<hybond:pair mac='53:00:00:00:00:01' pool='p'/>",
+            "\"53:00:00:00:00:01\" is not a unicast MAC",
+        ),
+        (
+            "<hybond:pair mac='52:54:00:aa:00:01' pool='a b'/>",
+            "\"a b\" is not a pool name",
+        ),
+        (
+            "<hybond:pair mac='52:54:00:aa:00:01' pool='p' policy='maybe'/>",
+            "'policy' of <hybond:pair> is \"maybe\"",
+        ),
+        (
+            "<hybond:pair mac='52:54:00:aa:00:01' pool='p' vlan='4095'/>",
+            "'vlan' of <hybond:pair> is \"4095\"",
+        ),
+        (
+            "<hybond:pair mac='52:54:00:aa:00:01' pool='p' vlan='+1'/>",
+            "'vlan' of <hybond:pair> is \"+1\"",
+        ),
+        (
+            "<hybond:pair mac='52:54:00:aa:00:01' pool='p' vlna='7'/>",
+            "attribute 'vlna' in <hybond:pair>",
+        ),
+        ("<hybond:pear/>", "element <hybond:pear> in <hybond:domain>"),
+        (
+            "<pair mac='52:54:00:aa:00:01' pool='p'/>",
+            "element <pair> in <hybond:domain>",
+        ),
+        (&format!("{PAIR}{PAIR}"), "two pairs have the MAC 52:54:00:aa:00:01"),
+        (
+            "<hybond:pair mac='52:54:00:aa:00:09' pool='p'/>",
+            "no <interface> with the MAC 52:54:00:aa:00:09",
+        ),
+        (
+            &format!("{PAIR}<hybond:source peer='a b'/>"),
+            "\"a b\" is not a host name",
+        ),
+        (
+            &format!("{PAIR}<hybond:source peer='a'/><hybond:source peer='b'/>"),
+            "more than one <hybond:source>",
+        ),
+    ];
+    for (inner, expected) in cases {
+        let error = error_of(inner, ETHERNET);
+        assert!(error.contains(expected), "{inner}\n gave: {error}\n not: {expected}");
+    }
+    let many: String = (0..17)
+        .map(|n| format!("<hybond:pair mac='52:54:00:aa:01:{n:02x}' pool='p'/>"))
+        .collect();
+    assert!(error_of(&many, ETHERNET).contains("17 pairs; a domain may have 16 at most"));
+    let twice = domain(&format!("{}{}", hybond(PAIR), hybond(PAIR)), ETHERNET);
+    assert!(matches!(parse(&twice), Err(XmlError::Repeated { .. })));
+}
+
+#[test]
+fn interfaces_that_cannot_be_a_standby_are_named() {
+    const PAIR: &str = "<hybond:pair mac='52:54:00:aa:00:01' pool='p'/>";
+    for (devices, expected) in [
+        (
+            "<interface type='bridge'><mac address='52:54:00:aa:00:01'/></interface>",
+            "is of type 'bridge'",
+        ),
+        (
+            "<interface type='direct'><mac address='52:54:00:aa:00:01'/></interface>",
+            "has no <source dev=…>",
+        ),
+        (
+            "<interface type='ethernet'><mac address='52:54:00:aa:00:01'/><target dev='tap0'/></interface>",
+            "without <target dev='hb525400aa0001' managed='no'/>",
+        ),
+        (&format!("{ETHERNET}{ETHERNET}"), "is there twice"),
+    ] {
+        let error = error_of(PAIR, devices);
+        assert!(error.contains(expected), "{devices}\n gave: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_and_not_followed() {
+    let doctype = format!(
+        "<!DOCTYPE d [<!ENTITY a 'b'>]>{}",
+        domain(&hybond("<hybond:pair mac='52:54:00:aa:00:01' pool='&a;'/>"), ETHERNET)
+    );
+    assert!(matches!(parse(&doctype), Err(XmlError::NotXml(_))));
+    let huge = format!(
+        "{}<!--urn:hybond:domain:1{}-->",
+        PLAIN,
+        " ".repeat(hybond_domxml::MAX_XML)
+    );
+    assert!(matches!(parse(&huge), Err(XmlError::TooLarge { .. })));
+    let deep = format!("urn:hybond:domain:1{}", "<a>".repeat(300_000));
+    assert!(matches!(parse(&deep), Err(XmlError::NotXml(_))));
+    let other = "<network xmlns:h='urn:hybond:domain:1'/>";
+    let error = parse(other).expect_err("a network").to_string();
+    assert!(error.contains("outermost element is <network>"), "{error}");
+}
+
+#[test]
+fn the_agents_port_is_found_where_the_domain_runs() {
+    let port = |source: &str| {
+        domain(
+            "",
+            &format!(
+                "<channel type='unix'><source mode='bind' path='/run/ga.sock'/>\
+                 <target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
+                 <channel type='unix'>{source}<target type='virtio' name='org.hybond.agent.0' state='connected'/>\
+                 <alias name='channel1'/></channel>"
+            ),
+        )
+    };
+    let live = port("<source mode='bind' path='/run/libvirt/qemu/channel/3-web-1/org.hybond.agent.0'/>");
+    let path = agent_channel_path(&live).expect("a domain").expect("a path");
+    assert_eq!(
+        path.to_str(),
+        Some("/run/libvirt/qemu/channel/3-web-1/org.hybond.agent.0")
+    );
+    assert_eq!(agent_channel_path(&port("")).expect("a domain"), None);
+    assert_eq!(agent_channel_path(PLAIN).expect("a domain"), None);
+}
+
+#[test]
+fn candidates_are_the_virtio_nics() {
+    assert_eq!(candidates(PLAIN).expect("a domain"), [mac(1), mac(2)]);
+    let id = "a2a2a2a2-0000-4000-8000-000000000002".parse().expect("a UUID");
+    let path = qmp_path(id);
+    assert_eq!(
+        path.to_str(),
+        Some("/run/hybond/qmp/a2a2a2a2-0000-4000-8000-000000000002.qmp")
+    );
+}
+
+proptest! {
+    /// Bytes cut out of, put into and exchanged in a valid domain: an answer or an error, never a panic.
+    #[test]
+    fn no_text_makes_the_reader_panic(cuts in prop::collection::vec((0usize..2000, 0usize..40, "[<>/'\"&;a:= ]{0,6}"), 0..6)) {
+        let mut xml = domain(&hybond("<hybond:pair mac='52:54:00:aa:00:01' pool='p'/>"), ETHERNET);
+        for (at, length, text) in cuts {
+            let at = at % xml.len();
+            let end = (at + length).min(xml.len());
+            if xml.is_char_boundary(at) && xml.is_char_boundary(end) {
+                xml.replace_range(at..end, &text);
+            }
+        }
+        if let Ok(Some(spec)) = parse(&xml) {
+            prop_assert!(!spec.pairs.is_empty());
+        }
+    }
+}
