@@ -1,0 +1,471 @@
+//! Plugging a VF over QMP, and taking every grant back.
+//!
+//! The device carries a `failover_pair_id` that names nothing: QEMU then adds no migration blocker, so that libvirt lets a
+//! domain with a primary begin to migrate and the destination's hook can have it drained
+//! (`vfio_migration_realize()`, `qemuMigrationSrcIsAllowed()`). The price is that QEMU would copy RAM with the VF still
+//! plugged; the guard in the QMP adapter and the drain see to it that it never does.
+
+use crate::bind::is_vfio;
+use crate::cgroup::DeviceMaps;
+use crate::error::{GrantError, PlugError};
+use crate::iommufd::{self, Counting};
+use crate::memlock::Ledger;
+use crate::nodes::{CONTAINER, Nodes};
+use crate::process::Process;
+use crate::sysfs::Sysfs;
+use crate::{Change, PlugWay};
+use hybond_core::ids::Bdf;
+use hybond_qmp::{QUICK, Qmp, QmpError};
+use serde_json::json;
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Names no device, on purpose.
+const NO_PAIR: &str = "hybond-none";
+/// The iommufd object, one for all primaries of a QEMU, so that they share one mapping of the guest's memory.
+const IOMMUFD_ID: &str = "hbiom";
+/// QEMU closes a VFIO device some milliseconds after DEVICE_DELETED, when the last reference to its memory regions has
+/// gone (RCU).
+const CLOSING: Duration = Duration::from_secs(5);
+const CLOSING_STEP: Duration = Duration::from_millis(20);
+
+/// A VF to be plugged.
+#[derive(Debug, Clone)]
+pub struct PlugRequest {
+    /// QEMU's process.
+    pub pid: u32,
+    /// The VF, bound to vfio-pci.
+    pub vf: Bdf,
+    /// QEMU's id for it: `Mac::primary_id`.
+    pub id: String,
+    /// The root port: `Mac::root_port_id`.
+    pub bus: String,
+    /// All of the guest's memory, that of memory devices included: VFIO pins it.
+    pub guest_ram_bytes: u64,
+}
+
+/// State of an unplug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unplug {
+    /// The guest has been asked; DEVICE_DELETED will tell.
+    Pending,
+    /// There is no such device (any more).
+    Gone,
+}
+
+/// Asks the guest to let a primary go. To be repeated at will.
+///
+/// # Errors
+/// QEMU refuses, or the monitor is gone.
+pub async fn request_unplug(qmp: &Qmp, id: &str) -> Result<Unplug, PlugError> {
+    match qmp.device_del(id).await {
+        Ok(()) => Ok(Unplug::Pending),
+        Err(e) if e.is_not_found() => Ok(Unplug::Gone),
+        // `qmp_device_del()`: "Device %s is already in the process of unplug".
+        Err(QmpError::Refused { ref desc, .. }) if desc.contains("already in the process of unplug") => {
+            Ok(Unplug::Pending)
+        }
+        Err(source) => Err(qmp_failed("device_del", id)(source)),
+    }
+}
+
+fn qmp_failed(command: &'static str, id: &str) -> impl FnOnce(QmpError) -> PlugError {
+    let id = id.to_owned();
+    move |source| PlugError::Qmp { command, id, source }
+}
+
+/// Plugs VFs into QEMUs of this host, and remembers what was granted. One per daemon; calls for one domain must not
+/// overlap, calls for several may.
+#[derive(Debug)]
+pub struct Plugger {
+    sys: Sysfs,
+    dev: PathBuf,
+    granted: Mutex<Granted>,
+}
+
+#[derive(Debug, Default)]
+struct Granted {
+    memlock: Ledger,
+    /// At most one entry for each VF of the host.
+    groups: HashMap<Bdf, GroupGrant>,
+}
+
+/// What [`Plugger::revoke`] cannot look up once the VF's driver has changed.
+#[derive(Debug, Clone, Copy)]
+struct GroupGrant {
+    group: u32,
+    device: (u32, u32),
+    /// Whom the host's node belonged to; `None` where QEMU has a /dev of its own.
+    owner: Option<(u32, u32)>,
+}
+
+impl Plugger {
+    /// With the host's sysfs, and `/dev`.
+    #[must_use]
+    pub fn new(sys: Sysfs) -> Self {
+        Self {
+            sys,
+            dev: PathBuf::from("/dev"),
+            granted: Mutex::default(),
+        }
+    }
+
+    /// Plugs a VF that is bound to vfio-pci. [`Change::AlreadyThere`] where QEMU has it under that id.
+    ///
+    /// When QEMU refuses, what was granted has been taken back. When its answer does not come, the grants stay, for it may
+    /// still do it: look at its devices, and [`Plugger::revoke`] if the VF is not among them.
+    ///
+    /// # Errors
+    /// A grant fails, or QEMU refuses.
+    pub async fn plug(&self, way: PlugWay, qmp: &Qmp, request: &PlugRequest) -> Result<Change, PlugError> {
+        if !matches!(way, PlugWay::Iommufd | PlugWay::Group) {
+            return Err(PlugError::OtherWay(way));
+        }
+        if self.is_plugged(way, qmp, request).await? {
+            return Ok(Change::AlreadyThere);
+        }
+        let plugged = match way {
+            PlugWay::Group => self.plug_by_group(qmp, request).await,
+            _ => self.plug_by_descriptors(qmp, request).await,
+        };
+        match plugged {
+            Ok(()) => Ok(Change::Made),
+            Err(e) => {
+                if !may_still_happen(&e) {
+                    self.roll_back(way, qmp, request).await;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    async fn roll_back(&self, way: PlugWay, qmp: &Qmp, request: &PlugRequest) {
+        let revoked = self.revoke(way, Some(request.pid), request.vf, Some(qmp)).await;
+        // The caller gets the error that caused this; what stays granted is worth a line of its own.
+        for e in revoked.err().unwrap_or_default() {
+            let cause = std::error::Error::source(&e).map(ToString::to_string);
+            tracing::warn!(vf = %request.vf, cause, "{e}");
+        }
+    }
+
+    async fn is_plugged(&self, way: PlugWay, qmp: &Qmp, request: &PlugRequest) -> Result<bool, PlugError> {
+        let (vf, id) = (request.vf, &request.id);
+        let devices = qmp.devices().await.map_err(qmp_failed("qom-list", id))?;
+        if !devices.contains(id) {
+            return Ok(false);
+        }
+        let device = self.device_of(way, vf)?;
+        let process = Process::open(request.pid).map_err(|source| PlugError::Grant { vf, source })?;
+        match device.map(|d| process.holds(d)).transpose() {
+            Ok(Some(true)) => Ok(true),
+            Ok(_) => Err(PlugError::IdInUse { id: id.clone(), vf }),
+            Err(source) => Err(PlugError::Grant { vf, source }),
+        }
+    }
+
+    /// The character device by which QEMU has a VF.
+    fn device_of(&self, way: PlugWay, vf: Bdf) -> Result<Option<(u32, u32)>, PlugError> {
+        let failed = |source| PlugError::Sysfs { vf, source };
+        if way == PlugWay::Iommufd {
+            return Ok(self.sys.cdev(vf).map_err(failed)?.map(|(_, device)| device));
+        }
+        match self.sys.iommu_group(vf).map_err(failed)? {
+            Some(group) => self.sys.group_dev(group).map_err(failed),
+            None => Ok(None),
+        }
+    }
+
+    fn needs_vfio(&self, way: PlugWay, vf: Bdf) -> Result<(), PlugError> {
+        let driver = self.sys.driver(vf).map_err(|source| PlugError::Sysfs { vf, source })?;
+        if driver.as_deref().is_some_and(is_vfio) {
+            return Ok(());
+        }
+        let why = "it is not bound to vfio-pci";
+        Err(PlugError::NotPossible { vf, way, why })
+    }
+
+    async fn plug_by_group(&self, qmp: &Qmp, request: &PlugRequest) -> Result<(), PlugError> {
+        let (vf, way) = (request.vf, PlugWay::Group);
+        self.needs_vfio(way, vf)?;
+        let found = |source| PlugError::Sysfs { vf, source };
+        let group = self.sys.iommu_group(vf).map_err(found)?;
+        let group = group.ok_or(PlugError::NotPossible {
+            vf,
+            way,
+            why: "it has no IOMMU group; enable the IOMMU",
+        })?;
+        let device = self.sys.group_dev(group).map_err(found)?;
+        let device = device.ok_or(PlugError::NotPossible {
+            vf,
+            way,
+            why: "the kernel's VFIO has no groups (CONFIG_VFIO_GROUP)",
+        })?;
+        self.grant_group(request, group, device)
+            .map_err(|source| PlugError::Grant { vf, source })?;
+        let device = json!({
+            "driver": "vfio-pci", "host": vf.to_string(), "id": request.id, "bus": request.bus,
+            "failover_pair_id": NO_PAIR,
+        });
+        qmp.device_add(device, patience(request.guest_ram_bytes))
+            .await
+            .map_err(qmp_failed("device_add", &request.id))
+    }
+
+    fn grant_group(&self, request: &PlugRequest, group: u32, device: (u32, u32)) -> Result<(), GrantError> {
+        let process = Process::open(request.pid)?;
+        let nodes = Nodes::of(&process)?;
+        let maps = DeviceMaps::of(&process)?;
+        let owner = nodes.owner_before(group, device)?;
+        // Before the first grant, so that a failing one finds it.
+        self.granted()
+            .groups
+            .entry(request.vf)
+            .or_insert(GroupGrant { group, device, owner });
+        nodes.grant_container()?;
+        nodes.grant_group(group, device, process.owner()?)?;
+        maps.allow(CONTAINER)?;
+        maps.allow(device)?;
+        tracing::debug!(vf = %request.vf, group, ?device, private = nodes.private(), maps = maps.len(), "group granted");
+        self.granted()
+            .memlock
+            .raise(&process, request.vf, request.guest_ram_bytes)
+    }
+
+    async fn plug_by_descriptors(&self, qmp: &Qmp, request: &PlugRequest) -> Result<(), PlugError> {
+        let (vf, way, id) = (request.vf, PlugWay::Iommufd, request.id.as_str());
+        self.needs_vfio(way, vf)?;
+        let cdev = self.sys.cdev(vf).map_err(|source| PlugError::Sysfs { vf, source })?;
+        let (name, _) = cdev.ok_or(PlugError::NotPossible {
+            vf,
+            way,
+            why: "the kernel's VFIO has no character device for it (CONFIG_VFIO_DEVICE_CDEV)",
+        })?;
+        let path = self.dev.join("vfio/devices").join(name);
+        let device = iommufd::open_node(&path).map_err(|source| PlugError::Open { path, source })?;
+        let counting = self.give_context(qmp, id).await?;
+        let ram = match counting {
+            Counting::PerProcess => request.guest_ram_bytes,
+            // All QEMUs of the user count as one, so no figure for this one is enough.
+            Counting::PerUser => u64::MAX,
+        };
+        Process::open(request.pid)
+            .and_then(|process| self.granted().memlock.raise(&process, vf, ram))
+            .map_err(|source| PlugError::Grant { vf, source })?;
+        let fd = format!("{id}-fd");
+        qmp.getfd(&fd, device.as_fd()).await.map_err(qmp_failed("getfd", id))?;
+        let arguments = json!({
+            "driver": "vfio-pci", "fd": fd, "iommufd": IOMMUFD_ID, "id": id, "bus": request.bus,
+            "failover_pair_id": NO_PAIR,
+        });
+        // A name is used up by the first command that uses it, even by a failing one: nothing to close.
+        qmp.device_add(arguments, patience(request.guest_ram_bytes))
+            .await
+            .map_err(qmp_failed("device_add", id))
+    }
+
+    /// Gives QEMU its iommufd context, unless it has one from an earlier primary.
+    async fn give_context(&self, qmp: &Qmp, id: &str) -> Result<Counting, PlugError> {
+        let objects = qmp
+            .command("qom-list", json!({"path": "/objects"}), None, QUICK)
+            .await
+            .map_err(qmp_failed("qom-list", id))?;
+        let named = |object: &serde_json::Value| object["name"] == IOMMUFD_ID;
+        if objects.as_array().is_some_and(|list| list.iter().any(named)) {
+            return Ok(Counting::PerProcess);
+        }
+        let path = self.dev.join("iommu");
+        let (context, counting) = iommufd::open_context(&path).map_err(|source| PlugError::Open { path, source })?;
+        let fd = format!("{IOMMUFD_ID}-fd");
+        qmp.getfd(&fd, context.as_fd())
+            .await
+            .map_err(qmp_failed("getfd", IOMMUFD_ID))?;
+        qmp.object_add(json!({"qom-type": "iommufd", "id": IOMMUFD_ID, "fd": fd}))
+            .await
+            .map_err(qmp_failed("object-add", IOMMUFD_ID))?;
+        Ok(counting)
+    }
+
+    /// Takes back every grant of a VF, after DEVICE_DELETED, or after QEMU has ended (`pid` is `None`, or that of no process).
+    /// To be called before the VF is unbound from vfio-pci, and at will again. Goes on past errors.
+    ///
+    /// # Errors
+    /// All that stays granted, and why.
+    pub async fn revoke(
+        &self,
+        way: PlugWay,
+        pid: Option<u32>,
+        vf: Bdf,
+        qmp: Option<&Qmp>,
+    ) -> Result<(), Vec<PlugError>> {
+        if !matches!(way, PlugWay::Iommufd | PlugWay::Group) {
+            return Err(vec![PlugError::OtherWay(way)]);
+        }
+        let process = match pid.map(Process::open).transpose() {
+            Ok(process) => process,
+            Err(GrantError::Gone(_)) => None,
+            Err(source) => return Err(vec![PlugError::Revoke { vf, source }]),
+        };
+        let mut errors = Vec::new();
+        let group = match way {
+            PlugWay::Group => self.group_grant(vf, &mut errors),
+            _ => None,
+        };
+        match process {
+            Some(process) => {
+                self.revoke_from(way, &process, vf, group, qmp, &mut errors).await;
+                let restored = self.granted().memlock.restore(&process, vf);
+                keep_grant(&mut errors, vf, restored);
+            }
+            None => {
+                // Its /dev, its cgroup and its limits went with it; the host's node did not.
+                if let Some(g) = group {
+                    let given = Nodes::host().and_then(|n| n.revoke_group(g.group, g.device, g.owner));
+                    keep_grant(&mut errors, vf, given);
+                }
+                self.granted().memlock.forget(vf);
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        self.granted().groups.remove(&vf);
+        Ok(())
+    }
+
+    async fn revoke_from(
+        &self,
+        way: PlugWay,
+        process: &Process,
+        vf: Bdf,
+        group: Option<GroupGrant>,
+        qmp: Option<&Qmp>,
+        errors: &mut Vec<PlugError>,
+    ) {
+        let device = match group {
+            Some(g) => Some(g.device),
+            None => keep(errors, self.device_of(way, vf)).flatten(),
+        };
+        if let Some(device) = device {
+            keep_grant(errors, vf, closed(process, vf, device).await);
+        }
+        if let Some(group) = group {
+            revoke_group(process, vf, group, errors);
+        }
+        if let (PlugWay::Iommufd, Some(qmp)) = (way, qmp) {
+            keep(errors, drop_context(qmp).await);
+        }
+    }
+
+    /// From memory, or after a restart of the daemon from sysfs. `None`: the VF is no VFIO device, so there is no number to
+    /// grant.
+    fn group_grant(&self, vf: Bdf, errors: &mut Vec<PlugError>) -> Option<GroupGrant> {
+        if let Some(granted) = self.granted().groups.get(&vf) {
+            return Some(*granted);
+        }
+        let failed = |source| PlugError::Sysfs { vf, source };
+        let group = keep(errors, self.sys.iommu_group(vf).map_err(failed)).flatten()?;
+        let device = keep(errors, self.sys.group_dev(group).map_err(failed)).flatten()?;
+        Some(GroupGrant {
+            group,
+            device,
+            owner: None,
+        })
+    }
+
+    fn granted(&self) -> MutexGuard<'_, Granted> {
+        // No panic leaves it half changed: it is a record of single inserts and removals.
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn revoke_group(process: &Process, vf: Bdf, granted: GroupGrant, errors: &mut Vec<PlugError>) {
+    let GroupGrant { group, device, owner } = granted;
+    let nodes = keep_grant(errors, vf, Nodes::of(process));
+    let maps = keep_grant(errors, vf, DeviceMaps::of(process));
+    if let Some(maps) = &maps {
+        keep_grant(errors, vf, maps.deny(device));
+    }
+    if let Some(nodes) = &nodes {
+        keep_grant(errors, vf, nodes.revoke_group(group, device, owner));
+    }
+    // The container is shared by all groups of a QEMU, those of libvirt's <hostdev> included. One that is in use has it
+    // open; one that is just being granted has a node or an entry in the map.
+    let needed = || -> Result<bool, GrantError> {
+        let node = nodes.as_ref().map(|n| n.other_groups(group)).transpose()?;
+        let entry = maps.as_ref().map(|m| m.allowed_of(device.0)).transpose()?;
+        Ok(process.holds(CONTAINER)? || node == Some(true) || entry.is_some_and(|e| !e.is_empty()))
+    };
+    if keep_grant(errors, vf, needed()) == Some(false) {
+        if let Some(maps) = &maps {
+            keep_grant(errors, vf, maps.deny(CONTAINER));
+        }
+        if let Some(nodes) = &nodes {
+            keep_grant(errors, vf, nodes.revoke_container());
+        }
+    }
+}
+
+/// Waits until QEMU has closed a device. There is no event for it.
+async fn closed(process: &Process, vf: Bdf, device: (u32, u32)) -> Result<(), GrantError> {
+    let wait = async {
+        while process.holds(device)? {
+            tokio::time::sleep(CLOSING_STEP).await;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(CLOSING, wait).await {
+        Ok(Err(GrantError::Gone(_))) => Ok(()),
+        Ok(result) => result,
+        Err(_) => Err(GrantError::StillOpen {
+            pid: process.pid,
+            vf,
+            seconds: CLOSING.as_secs(),
+        }),
+    }
+}
+
+/// Removes the iommufd object, unless another primary uses it.
+async fn drop_context(qmp: &Qmp) -> Result<(), PlugError> {
+    match qmp.object_del(IOMMUFD_ID).await {
+        Ok(()) => Ok(()),
+        Err(e) if e.is_not_found() => Ok(()),
+        // `user_creatable_del()`: "object '%s' is in use, can not be deleted".
+        Err(QmpError::Refused { ref desc, .. }) if desc.contains("is in use") => Ok(()),
+        // With the connection the daemon finds QEMU gone, or looks again.
+        Err(source) => Err(qmp_failed("object-del", IOMMUFD_ID)(source)),
+    }
+}
+
+/// QEMU may yet do what it has not answered.
+fn may_still_happen(e: &PlugError) -> bool {
+    let PlugError::Qmp { command, source, .. } = e else {
+        return false;
+    };
+    *command == "device_add" && matches!(source, QmpError::Timeout { sent: true, .. } | QmpError::Gone { .. })
+}
+
+/// Pinning costs about 0.25 s per GiB where pages have still to be cleared; four times that, and what emulation costs.
+fn patience(guest_ram: u64) -> Duration {
+    Duration::from_secs(30 + (guest_ram >> 30).min(16 * 1024))
+}
+
+fn keep<T>(errors: &mut Vec<PlugError>, result: Result<T, PlugError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(e) => {
+            errors.push(e);
+            None
+        }
+    }
+}
+
+fn keep_grant<T>(errors: &mut Vec<PlugError>, vf: Bdf, result: Result<T, GrantError>) -> Option<T> {
+    match result {
+        // It ended meanwhile, and its grants with it.
+        Err(GrantError::Gone(_)) => None,
+        result => keep(errors, result.map_err(|source| PlugError::Revoke { vf, source })),
+    }
+}
