@@ -1,0 +1,351 @@
+//! The link against guests that answer, lie, shout, die and come back.
+
+use hybond_core::ids::Mac;
+use hybond_guest::{Agent, GuestError, GuestEvent, GuestHandle, GuestLink, Pace};
+use hybond_wire::agent::{FromAgent, PairState, Path, ToAgent, VERSION};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+const LONG: Duration = Duration::from_secs(20);
+const BRIEF: Pace = Pace {
+    first: Duration::from_millis(20),
+    longest: Duration::from_millis(100),
+    keepalive: Duration::from_millis(100),
+    answer: Duration::from_millis(100),
+};
+
+fn mac(last: u8) -> Mac {
+    Mac::from_octets([0x52, 0x54, 0, 0xaa, 0, last]).expect("unicast")
+}
+
+fn state(last: u8, active: Path) -> PairState {
+    PairState {
+        mac: mac(last),
+        bond: Some("eth0".into()),
+        standby: Some("eth0nsby".into()),
+        primary: Some("ens5".into()),
+        primary_up: true,
+        active,
+    }
+}
+
+/// QEMU's end of the channel, with the guest behind it.
+struct Guest {
+    listener: UnixListener,
+    directory: TempDir,
+}
+
+impl Guest {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let listener = UnixListener::bind(directory.path().join("agent")).expect("bind");
+        Self { listener, directory }
+    }
+
+    fn host(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+        GuestLink::spawn_at(self.directory.path().join("agent"), vec![mac(1), mac(2)], pace)
+    }
+
+    async fn accept(&self) -> Port {
+        let accepted = timeout(LONG, self.listener.accept()).await.expect("the host connects");
+        Port::over(accepted.expect("accept").0)
+    }
+}
+
+struct Port {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    out: OwnedWriteHalf,
+}
+
+impl Port {
+    fn over(stream: UnixStream) -> Self {
+        let (read, out) = stream.into_split();
+        Self {
+            lines: BufReader::new(read).lines(),
+            out,
+        }
+    }
+
+    async fn read(&mut self) -> ToAgent {
+        let line = timeout(LONG, self.lines.next_line()).await.expect("the host writes");
+        serde_json::from_str(&line.expect("read").expect("open")).expect("message")
+    }
+
+    async fn write(&mut self, message: &FromAgent) {
+        let line = serde_json::to_string(message).expect("message") + "\n";
+        self.raw(line.as_bytes()).await;
+    }
+
+    async fn raw(&mut self, bytes: &[u8]) {
+        self.out.write_all(bytes).await.expect("write");
+    }
+
+    /// Answers the next hello; anything else before it is a fault of the test.
+    async fn greet(&mut self, pairs: Vec<PairState>) {
+        let message = self.read().await;
+        let ToAgent::Hello {
+            id,
+            version,
+            pairs: asked,
+        } = message
+        else {
+            panic!("{message:?} instead of hello")
+        };
+        assert_eq!((version, asked), (VERSION, vec![mac(1), mac(2)]));
+        let agent = "0.1.0".to_owned();
+        let version = VERSION + 1;
+        self.write(&FromAgent::Hello {
+            id,
+            version,
+            agent,
+            pairs,
+        })
+        .await;
+    }
+
+    /// The next request that is no hello.
+    async fn request(&mut self) -> ToAgent {
+        loop {
+            let message = self.read().await;
+            if !matches!(message, ToAgent::Hello { .. }) {
+                return message;
+            }
+        }
+    }
+}
+
+async fn next(events: &mut mpsc::Receiver<GuestEvent>) -> GuestEvent {
+    let event = timeout(LONG, events.recv()).await.expect("an event comes");
+    event.expect("the link lives")
+}
+
+fn hello(pairs: Vec<PairState>) -> GuestEvent {
+    let agent = Agent {
+        version: VERSION,
+        release: "0.1.0".into(),
+    };
+    GuestEvent::AgentHello { agent, pairs }
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_late_is_greeted_again_and_then_obeys() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(BRIEF);
+    let mut port = guest.accept().await;
+    assert!(matches!(port.read().await, ToAgent::Hello { .. }));
+    assert!(matches!(
+        host.failover(mac(1), 0, LONG).await,
+        Err(GuestError::NoAgent { .. })
+    ));
+    port.greet(vec![state(1, Path::Primary)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Primary)]));
+
+    let asking = tokio::spawn({
+        let host = host.clone();
+        async move { host.failover(mac(1), 250, LONG).await }
+    });
+    let request = port.request().await;
+    let ToAgent::Failover {
+        id,
+        mac: pair,
+        overlap_ms,
+    } = request
+    else {
+        panic!("{request:?}")
+    };
+    assert_eq!((pair, overlap_ms), (mac(1), 250));
+    let done = state(1, Path::Standby);
+    port.write(&FromAgent::Done {
+        id,
+        state: done.clone(),
+    })
+    .await;
+    assert_eq!(asking.await.expect("task"), Ok(done.clone()));
+    assert_eq!(next(&mut events).await, GuestEvent::State(done));
+}
+
+#[tokio::test]
+async fn a_refusal_carries_the_guests_words_and_a_late_answer_is_only_a_report() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(Pace::default());
+    let mut port = guest.accept().await;
+    port.greet(vec![]).await;
+    assert_eq!(next(&mut events).await, hello(vec![]));
+
+    let host_2 = host.clone();
+    let refused = tokio::spawn(async move { host_2.failback(mac(2), 0, LONG).await });
+    let ToAgent::Failback { id, .. } = port.request().await else {
+        panic!("no failback")
+    };
+    let reason = "no primary\u{1b}[2J".to_owned();
+    port.write(&FromAgent::Failed { id, reason }).await;
+    let error = refused.await.expect("task").expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "the agent refused to fail back pair 52:54:00:aa:00:02: no primary [2J"
+    );
+
+    let brief = Duration::from_millis(50);
+    let late = host.announce(mac(1), brief).await;
+    assert!(matches!(late, Err(GuestError::Timeout { after, .. }) if after == brief));
+    let ToAgent::Announce { id, .. } = port.request().await else {
+        panic!("no announce")
+    };
+    let report = state(1, Path::Primary);
+    port.write(&FromAgent::Done {
+        id,
+        state: report.clone(),
+    })
+    .await;
+    assert_eq!(next(&mut events).await, GuestEvent::State(report));
+}
+
+#[tokio::test]
+async fn a_restarted_agent_is_told_its_pairs_and_a_dead_one_is_missed() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(BRIEF);
+    let mut port = guest.accept().await;
+    port.greet(vec![state(1, Path::Primary)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Primary)]));
+
+    // Restarted in the middle of a line, it says hello without having been asked.
+    port.raw(b"{\"type\":\"sta").await;
+    port.raw(b"\n").await;
+    assert!(matches!(next(&mut events).await, GuestEvent::Misbehaves { .. }));
+    let agent = "0.1.0".to_owned();
+    port.write(&FromAgent::Hello {
+        id: 0,
+        version: 1,
+        agent,
+        pairs: vec![],
+    })
+    .await;
+    assert_eq!(next(&mut events).await, hello(vec![]));
+    port.greet(vec![state(2, Path::Standby)]).await;
+    assert_eq!(next(&mut events).await, GuestEvent::State(state(2, Path::Standby)));
+
+    // Then it answers no more.
+    assert_eq!(next(&mut events).await, GuestEvent::AgentGone);
+    assert_eq!(host.agent(), None);
+    assert!(matches!(
+        host.failover(mac(1), 0, LONG).await,
+        Err(GuestError::NoAgent { .. })
+    ));
+}
+
+#[tokio::test]
+async fn what_asks_while_qemu_goes_is_told_so_and_the_next_qemu_is_found() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(BRIEF);
+    let mut port = guest.accept().await;
+    port.greet(vec![]).await;
+    assert_eq!(next(&mut events).await, hello(vec![]));
+    let host_2 = host.clone();
+    let asking = tokio::spawn(async move { host_2.failover(mac(1), 0, LONG).await });
+    port.request().await;
+    drop(port);
+    assert!(matches!(asking.await.expect("task"), Err(GuestError::Gone { .. })));
+    assert_eq!(next(&mut events).await, GuestEvent::AgentGone);
+    let mut port = guest.accept().await;
+    port.greet(vec![]).await;
+    assert_eq!(next(&mut events).await, hello(vec![]));
+    assert!(host.wait_for_agent(LONG).await.is_some());
+}
+
+#[tokio::test]
+async fn a_guest_speaks_for_its_own_pairs_only() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(Pace::default());
+    let mut port = guest.accept().await;
+    port.greet(vec![state(9, Path::Primary), state(1, Path::Primary)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Primary)]));
+    port.write(&FromAgent::State {
+        state: state(9, Path::Standby),
+    })
+    .await;
+    assert!(matches!(next(&mut events).await, GuestEvent::Misbehaves { .. }));
+    assert_eq!(
+        host.failover(mac(9), 0, LONG).await,
+        Err(GuestError::UnknownPair { mac: mac(9) })
+    );
+
+    let asking = tokio::spawn(async move { host.failover(mac(1), 0, LONG).await });
+    let ToAgent::Failover { id, .. } = port.request().await else {
+        panic!("no failover")
+    };
+    port.write(&FromAgent::Done {
+        id,
+        state: state(2, Path::Standby),
+    })
+    .await;
+    assert!(matches!(asking.await.expect("task"), Err(GuestError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn a_guest_that_shouts_costs_little_and_its_last_word_arrives() {
+    let guest = Guest::new();
+    let (_host, mut events) = guest.host(Pace::default());
+    let mut port = guest.accept().await;
+    port.greet(vec![]).await;
+    assert_eq!(next(&mut events).await, hello(vec![]));
+
+    // 400 changes and lines without end, faster than anyone reads.
+    let shouting = tokio::spawn(async move {
+        for n in 0..400 {
+            let active = if n % 2 == 0 { Path::Primary } else { Path::Standby };
+            port.write(&FromAgent::State {
+                state: state(1, active),
+            })
+            .await;
+        }
+        port.raw(&[b'x'; 64 * 1024]).await;
+        port.raw(b"\n").await;
+        port.write(&FromAgent::State {
+            state: state(1, Path::None),
+        })
+        .await;
+        port
+    });
+    let mut seen = 0;
+    let last = state(1, Path::None);
+    loop {
+        seen += 1;
+        if next(&mut events).await == GuestEvent::State(last.clone()) {
+            break;
+        }
+    }
+    // 128 at once and 10 a second after that, so what was merged was most of it.
+    assert!(seen < 300, "{seen} events");
+    shouting.await.expect("task");
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_read_is_not_written_to_for_ever() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(Pace {
+        answer: LONG,
+        keepalive: LONG,
+        ..BRIEF
+    });
+    let mut port = guest.accept().await;
+    port.greet(vec![]).await;
+    assert_eq!(next(&mut events).await, hello(vec![]));
+    let brief = Duration::from_millis(2);
+    for _ in 0..200 {
+        let unread = host.failover(mac(1), 0, brief).await;
+        assert!(matches!(unread, Err(GuestError::Timeout { .. })), "{unread:?}");
+    }
+    // What it finds when it reads again is what the socket took, not 200 orders of long ago.
+    let asking = tokio::spawn(async move { host.announce(mac(2), LONG).await });
+    let mut stale = 0;
+    while matches!(port.request().await, ToAgent::Failover { .. }) {
+        stale += 1;
+    }
+    assert!(stale < 50, "{stale} orders");
+    asking.abort();
+}
