@@ -166,6 +166,6 @@ mod tests {
         );
         assert!(is_idle(&own, &[own.clone(), foreign.clone()]));
         assert!(!is_idle(&own, &[own.clone(), above]));
-        assert!(!is_idle(&foreign, &[foreign.clone()]));
+        assert!(!is_idle(&foreign, std::slice::from_ref(&foreign)));
     }
 }
