@@ -1,1 +1,26 @@
-//! hybond-lab
+//! The lab: hypervisor hosts with SR-IOV on a machine that has none.
+//!
+//! [`Lab`] is tier 3: two emulated Debian hosts with igb NICs, an IOMMU, systemd and AppArmor, restored from saved states
+//! in seconds. [`tier2::Pair`] is two libvirtds in namespaces of this machine. Both give out [`Machine`]s.
+//!
+//! Everything runs as root, in network namespaces of its own, and everything that takes long says what it is doing on
+//! standard error.
+
+pub mod cache;
+pub mod clock;
+pub mod domain;
+pub mod guest;
+pub mod host;
+pub mod image;
+pub mod machine;
+pub mod net;
+pub mod process;
+pub mod qmp;
+pub mod saved;
+pub mod tier3;
+
+pub use domain::Domain;
+pub use guest::Guest;
+pub use host::Host;
+pub use machine::{Machine, Output};
+pub use tier3::Lab;

@@ -1,0 +1,110 @@
+//! Domains of the lab as libvirt XML: ordinary guests, before hybond.
+
+use std::fmt::Write;
+
+/// Where the hosts keep the guest's kernel and initramfs. Tests may put another initramfs there.
+pub const GUEST_FILES: &str = "/var/lib/lab/guest";
+
+/// A guest that boots the lab's kernel and initramfs.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    /// libvirt's name.
+    pub name: String,
+    /// libvirt's UUID.
+    pub uuid: String,
+    /// MAC address and lower device (a PF) of each virtio NIC, which are macvtaps as libvirt makes them.
+    pub nics: Vec<(String, String)>,
+    /// Added to the guest's kernel command line: see `images/guest/init` for what the guest knows.
+    pub kernel_arguments: String,
+    /// Initramfs on the host.
+    pub initramfs: String,
+    /// Whether the host has nested KVM for it. Without, it is TCG: in tier 2, and never in tier 3, where it would take
+    /// eight minutes to boot.
+    pub kvm: bool,
+    /// Memory in MiB.
+    pub memory: u32,
+}
+
+impl Domain {
+    /// The usual guest of tier 3: 10.88.0.50 and fd88::50, MAC 52:54:00:aa:00:01, its NIC on `pf`.
+    #[must_use]
+    pub fn new(name: &str, pf: &str) -> Self {
+        Self {
+            name: name.into(),
+            uuid: "a2a2a2a2-0000-4000-8000-000000000002".into(),
+            nics: vec![("52:54:00:aa:00:01".into(), pf.into())],
+            kernel_arguments: "lab.ip=10.88.0.50/24 lab.ip6=fd88::50/64".into(),
+            initramfs: format!("{GUEST_FILES}/initramfs"),
+            kvm: true,
+            memory: 256,
+        }
+    }
+
+    /// What `virsh define` takes.
+    #[must_use]
+    pub fn xml(&self) -> String {
+        let Self { name, uuid, kernel_arguments, initramfs, memory, .. } = self;
+        let virt = if self.kvm { "kvm" } else { "qemu" };
+        let mut nics = String::new();
+        for (mac, pf) in &self.nics {
+            // Writing to a String cannot fail.
+            let _ = write!(
+                nics,
+                "
+    <interface type='direct'>
+      <mac address='{mac}'/>
+      <source dev='{pf}' mode='bridge'/>
+      <model type='virtio'/>
+      <rom enabled='no'/>
+    </interface>"
+            );
+        }
+        // qemu64 without svm runs in the nested KVM of an emulated AMD processor. tsc=unstable: under TCG the clocks of
+        // two hosts differ by more than the guest's watchdog tolerates after a migration.
+        format!(
+            "<domain type='{virt}'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc-q35-10.0'>hvm</type>
+    <kernel>{GUEST_FILES}/vmlinuz</kernel>
+    <initrd>{initramfs}</initrd>
+    <cmdline>console=ttyS0 quiet mitigations=off nokaslr tsc=unstable {kernel_arguments}</cmdline>
+  </os>
+  <features>
+    <acpi/>
+    <apic/>
+  </features>
+  <cpu mode='custom' match='exact' check='none'>
+    <model fallback='forbid'>qemu64</model>
+    <feature policy='disable' name='svm'/>
+  </cpu>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>destroy</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    <controller type='virtio-serial' index='0'/>{nics}
+    <serial type='pty'>
+      <log file='/var/log/libvirt/qemu/{name}-console.log' append='on'/>
+      <target port='0'/>
+    </serial>
+    <console type='pty'>
+      <target type='serial' port='0'/>
+    </console>
+    <channel type='unix'>
+      <target type='virtio' name='org.hybond.test.0'/>
+    </channel>
+    <memballoon model='none'/>
+    <video>
+      <model type='none'/>
+    </video>
+  </devices>
+</domain>
+"
+        )
+    }
+}

@@ -1,0 +1,298 @@
+//! One emulated hypervisor host: its QEMU, and ssh into it.
+
+use crate::clock::{Clock, Offset};
+use crate::machine::Machine;
+use crate::process::{self, Ledger, run_ok};
+use crate::qmp::Qmp;
+use crate::net;
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// VFs of each PF. igb has up to 7.
+pub const VFS_PER_PF: usize = 3;
+
+/// How the two hosts differ: PFs in other slots, on other buses, with other names, so that nothing that is right on one
+/// is right on the other by accident.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// `src` or `dst`.
+    pub name: &'static str,
+    /// Last number of its addresses.
+    pub id: u8,
+    /// Slots of the PFs' root ports, from which udev names the PFs.
+    slots: [u8; 2],
+    /// Root ports without a device before those of the PFs, which shift the PFs' bus numbers.
+    empty_ports: u8,
+}
+
+/// The hosts of tier 3.
+pub const LAYOUTS: [Layout; 2] = [
+    Layout { name: "src", id: 1, slots: [1, 2], empty_ports: 0 },
+    Layout { name: "dst", id: 2, slots: [5, 6], empty_ports: 2 },
+];
+
+impl Layout {
+    /// QEMU's arguments for the machine: the same for a boot and for a restore, and part of the key of a saved state.
+    pub(crate) fn machine(&self) -> Vec<String> {
+        let Self { name, id, .. } = self;
+        let mut arguments: Vec<String> = Vec::new();
+        let mut add = |text: String| arguments.extend(text.split_whitespace().map(str::to_owned));
+        // QEMU emulates AMD's SVM under TCG, not Intel's VMX: with it, guests in the host run by nested KVM.
+        add(format!("-name hb3-{name} -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu max -smp 2 -m 2048"));
+        add(format!("-uuid 00000000-1111-2222-3333-00000000000{id} -nodefaults -display none"));
+        // VFIO needs caching-mode; interrupts of VFs are safe only with remapping.
+        add("-device intel-iommu,intremap=on,caching-mode=on".into());
+        add("-device virtio-blk-pci,drive=disk".into());
+        add(format!("-device virtio-net-pci,netdev=management,mac=02:77:00:00:00:0{id},romfile="));
+        for port in 0..self.empty_ports {
+            add(format!("-device pcie-root-port,id=empty{port},chassis={0},slot={0},addr=0x1{port}", 20 + port));
+        }
+        for (index, slot) in self.slots.iter().enumerate() {
+            let addr = 0x10 + usize::from(self.empty_ports) + index;
+            // VFs' BARs have to fit behind the port.
+            add(format!(
+                "-device pcie-root-port,id=port{index},chassis={slot},slot={slot},addr={addr:#x},pref64-reserve=8M"
+            ));
+            add(format!(
+                "-device igb,bus=port{index},id=pf{index},netdev=pf{index},mac=02:88:00:00:0{id}:0{index},romfile="
+            ));
+        }
+        add("-object rng-random,id=entropy,filename=/dev/urandom -device virtio-rng-pci,rng=entropy".into());
+        arguments
+    }
+
+    pub(crate) fn taps(&self) -> [String; 3] {
+        [format!("m-{}", self.name), format!("d-{}0", self.name), format!("d-{}1", self.name)]
+    }
+}
+
+/// How QEMU starts.
+pub(crate) enum Start<'a> {
+    /// From the disk image in this folder.
+    Boot(&'a Path),
+    /// From the state saved in this file.
+    Restore(&'a Path),
+}
+
+/// An emulated hypervisor host of tier 3.
+#[derive(Debug, Clone)]
+pub struct Host {
+    layout: Layout,
+    address: String,
+    namespace: String,
+    run: PathBuf,
+    identity: PathBuf,
+    pfs: Vec<String>,
+}
+
+impl Host {
+    pub(crate) fn new(layout: Layout, namespace: &str, run: &Path, identity: &Path) -> Self {
+        Self {
+            layout,
+            address: format!("10.77.0.{}", layout.id),
+            namespace: namespace.into(),
+            run: run.into(),
+            identity: identity.into(),
+            pfs: Vec::new(),
+        }
+    }
+
+    /// Names of the two PFs, which differ between the hosts. Each has [`VFS_PER_PF`] VFs.
+    #[must_use]
+    pub fn pfs(&self) -> &[String] {
+        &self.pfs
+    }
+
+    /// PCI addresses of a PF's VFs, by number.
+    ///
+    /// # Errors
+    /// The host has no such PF.
+    pub fn vfs(&self, pf: &str) -> Result<Vec<String>> {
+        let listing = self.ok(&format!("for l in /sys/class/net/{pf}/device/virtfn*; do basename $(readlink $l); done"))?;
+        Ok(listing.lines().map(str::to_owned).collect())
+    }
+
+    /// What the host's serial console has said since it was booted or restored.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn console(&self) -> Result<String> {
+        let bytes = fs::read(self.file("serial")).context("no console log")?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// QMP of the host's own QEMU: to stop it, to cut its cables (`set_link`), or to power it off.
+    ///
+    /// # Errors
+    /// The host is down.
+    pub fn qmp(&self) -> Result<Qmp> {
+        Qmp::connect(&self.file("qmp"), Duration::from_secs(60))
+    }
+
+    /// This host's clock less this machine's, in milliseconds, measured now. To place a time that was read on the host
+    /// on this machine's time line, subtract it.
+    ///
+    /// # Errors
+    /// The host does not answer.
+    pub fn clock_offset_ms(&self) -> Result<f64> {
+        Ok(self.clock_offset()?.offset_ms)
+    }
+
+    /// As [`Host::clock_offset_ms`], with the bound of its error.
+    ///
+    /// # Errors
+    /// The host does not answer.
+    pub fn clock_offset(&self) -> Result<Offset> {
+        Clock::open(self)?.measure()
+    }
+
+    fn file(&self, extension: &str) -> PathBuf {
+        self.run.join(format!("{}.{extension}", self.layout.name))
+    }
+
+    pub(crate) fn start(&self, start: &Start<'_>, images: &Path, ledger: &Ledger) -> Result<()> {
+        let disk = self.file("qcow2");
+        let (backing, format) = match start {
+            Start::Boot(folder) => (folder.join("disk.raw"), "raw"),
+            Start::Restore(state) => (state.with_extension("qcow2"), "qcow2"),
+        };
+        let mut create = Command::new("qemu-img");
+        create.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(backing).arg(&disk);
+        run_ok(&mut create)?;
+
+        let file = |extension| self.file(extension).display().to_string();
+        let mut qemu = net::command(&self.namespace, "qemu-system-x86_64");
+        qemu.args(self.layout.machine());
+        qemu.arg("-kernel").arg(images.join("vmlinuz")).arg("-initrd").arg(images.join("initrd"));
+        qemu.args(["-append", &self.kernel_command_line()]);
+        // Nothing of a run outlives it, so nothing has to reach the real disk.
+        qemu.args(["-drive", &format!("file={},if=none,id=disk,cache=unsafe", disk.display())]);
+        for (id, tap) in ["management", "pf0", "pf1"].iter().zip(self.layout.taps()) {
+            qemu.args(["-netdev", &format!("tap,id={id},ifname={tap},script=no,downscript=no")]);
+        }
+        qemu.args(["-serial", &format!("file:{}", file("serial"))]);
+        qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", file("qmp"))]);
+        qemu.args(["-daemonize", "-pidfile", &file("pid"), "-D", &file("qemu.log")]);
+        if matches!(start, Start::Restore(_)) {
+            qemu.args(["-S", "-incoming", "defer"]);
+        }
+        let output = process::run(&mut qemu, None, Duration::from_secs(60))?;
+        if !output.success() {
+            bail!("QEMU of {} does not start: {}", self.layout.name, output.stderr.trim());
+        }
+        let pid = fs::read_to_string(self.file("pid"))?.trim().parse().context("QEMU's pid file")?;
+        ledger.add(pid, &file("qmp"))?;
+
+        if let Start::Restore(state) = start {
+            let mut qmp = self.qmp()?;
+            qmp.execute("migrate-incoming", json!({ "uri": format!("file:{}", state.display()) }))?;
+            qmp.finish_migration(Duration::from_secs(120))?;
+            qmp.execute("cont", json!({}))?;
+        }
+        Ok(())
+    }
+
+    fn kernel_command_line(&self) -> String {
+        let Layout { name, id, .. } = self.layout;
+        format!(
+            "root=/dev/vda rw console=ttyS0 quiet mitigations=off intel_iommu=on iommu=pt \
+             systemd.hostname={name} lab.id={id}"
+        )
+    }
+
+    /// Waits for the end of a boot.
+    pub(crate) fn wait_booted(&self, limit: Duration) -> Result<()> {
+        process::until(&format!("boot of {}", self.layout.name), limit, || {
+            Ok(self.console()?.contains("LABREADY").then_some(()))
+        })
+        .with_context(|| format!("its console is in {}", self.file("serial").display()))
+    }
+
+    /// Saves the running machine, ends it, and moves state and disk to `folder`.
+    pub(crate) fn save(&self, folder: &Path) -> Result<()> {
+        let state = folder.join(format!("{}.state", self.layout.name));
+        let mut qmp = self.qmp()?;
+        qmp.execute("stop", json!({}))?;
+        // A file takes all that it is given; QEMU's default is made for networks.
+        qmp.execute("migrate-set-parameters", json!({ "max-bandwidth": 1u64 << 34 }))?;
+        qmp.execute("migrate", json!({ "uri": format!("file:{}", state.display()) }))?;
+        qmp.finish_migration(Duration::from_secs(300))?;
+        qmp.execute("quit", json!({}))?;
+        let pid = fs::read_to_string(self.file("pid")).unwrap_or_default();
+        // QEMU removes its pid file last of all.
+        process::until("end of QEMU", Duration::from_secs(30), || Ok((!self.file("pid").exists()).then_some(())))
+            .with_context(|| format!("process {}", pid.trim()))?;
+        fs::rename(self.file("qcow2"), state.with_extension("qcow2")).context("cannot keep the disk")
+    }
+
+    /// Opens the connection that commands share, and looks at what the host has.
+    pub(crate) fn connect(&mut self, ledger: &Ledger) -> Result<()> {
+        let socket = self.file("ssh");
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        // A process of its own, without our pipes: a client that turns into the master keeps the ends of its pipes open
+        // for as long as the connection lives, and whoever reads them waits for as long.
+        let mut master = self.ssh();
+        master.args(["-M", "-N", "-o", "ConnectTimeout=60"]).arg(self.target());
+        let master = master.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        ledger.add(master.id(), &socket.display().to_string())?;
+        process::until(&format!("ssh to {}", self.layout.name), Duration::from_secs(90), || {
+            Ok(socket.exists().then_some(()))
+        })?;
+        self.look()
+    }
+
+    /// Closes that connection.
+    pub(crate) fn disconnect(&self) -> Result<()> {
+        let mut exit = self.ssh();
+        exit.args(["-O", "exit"]).arg(self.target());
+        process::run(&mut exit, None, Duration::from_secs(20))?;
+        Ok(())
+    }
+
+    /// Reads what can only be known from the running host.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.pfs = self.read_file("/run/lab/pfs")?.lines().map(str::to_owned).collect();
+        Ok(())
+    }
+
+    /// Sets the host's clock to this machine's.
+    pub(crate) fn set_clock(&self) -> Result<Offset> {
+        Clock::open(self)?.adjust()
+    }
+
+    fn target(&self) -> String {
+        format!("root@{}", self.address)
+    }
+
+    fn ssh(&self) -> Command {
+        let mut ssh = net::command(&self.namespace, "ssh");
+        ssh.args(["-F", "none", "-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        ssh.args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(self.identity.join("id"));
+        ssh.arg("-S").arg(self.file("ssh"));
+        ssh
+    }
+}
+
+impl Machine for Host {
+    fn name(&self) -> &str {
+        self.layout.name
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn command(&self, script: &str) -> Command {
+        let mut ssh = self.ssh();
+        ssh.args(["-o", "ControlMaster=no", "-o", "ConnectTimeout=60"]).arg(self.target()).arg("--").arg(script);
+        ssh
+    }
+}

@@ -1,0 +1,92 @@
+//! `hybond-lab`: the lab from the command line.
+
+use anyhow::{Context, Result, bail};
+use hybond_lab::{Lab, Machine, cache, image};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+const USAGE: &str = "\
+usage: hybond-lab up                      restore (or first build) the two emulated hosts, and leave them up
+       hybond-lab down                    end them
+       hybond-lab status                  what is up, and the hosts' clocks
+       hybond-lab ssh HOST [COMMAND…]     a command on src, dst or peer; without one, a shell
+       hybond-lab guest-image [--agent FILE] [--probe FILE] -o FILE
+                                          initramfs of the guest with these programs
+       hybond-lab iommufd                 put the rebuilt iommufd and VFIO modules on the running hosts
+       hybond-lab clean-cache             remove everything that the lab has built
+
+The cache is $HYBOND_CACHE, by default /var/cache/hybond-lab. $HYBOND_LAB names a second lab beside the usual one.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["up"] => Lab::up().map(Lab::leave).map(|()| ExitCode::SUCCESS),
+        ["down"] => Lab::clear().map(|()| ExitCode::SUCCESS),
+        ["status"] => status(),
+        ["ssh", host, command @ ..] => ssh(host, command),
+        ["guest-image", rest @ ..] => guest_image(rest),
+        ["iommufd"] => Lab::attach().and_then(|lab| lab.load_iommufd()).map(|()| ExitCode::SUCCESS),
+        ["clean-cache"] => clean_cache(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("hybond-lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn status() -> Result<ExitCode> {
+    let lab = Lab::attach()?;
+    let mut out = std::io::stdout().lock();
+    for host in lab.hosts() {
+        let clock = host.clock_offset()?;
+        writeln!(out, "{} {}: clock {:+.2} ms (± {:.2})", host.name(), host.address(), clock.offset_ms, clock.error_ms)?;
+        for pf in host.pfs() {
+            writeln!(out, "  {pf}: VFs {}", host.vfs(pf)?.join(" "))?;
+        }
+        write!(out, "{}", host.ok("virsh -q list --all | sed 's/^/  domain/'")?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ssh(host: &str, command: &[&str]) -> Result<ExitCode> {
+    let lab = Lab::attach()?;
+    let script = if command.is_empty() { "exec bash -i".to_owned() } else { command.join(" ") };
+    let mut command = match host {
+        "src" | "dst" => lab.host(host).command(&script),
+        "peer" => lab.peer().command(&script),
+        _ => bail!("there is no host {host}: src, dst and peer are there"),
+    };
+    command.stdin(Stdio::inherit());
+    let status = command.status().context("cannot start it")?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+fn guest_image(arguments: &[&str]) -> Result<ExitCode> {
+    let mut programs: Vec<(&Path, &str)> = Vec::new();
+    let mut out: Option<PathBuf> = None;
+    for pair in arguments.chunks(2) {
+        match pair {
+            ["--agent", file] => programs.push((Path::new(file), "hybond-agent")),
+            ["--probe", file] => programs.push((Path::new(file), "hybond-probe")),
+            ["-o", file] => out = Some(file.into()),
+            _ => bail!("\"{}\" is not an option with its value\n{USAGE}", pair.join(" ")),
+        }
+    }
+    image::guest_image(&programs, &out.context("-o FILE is missing")?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn clean_cache() -> Result<ExitCode> {
+    Lab::clear()?;
+    let root = cache::root();
+    for name in ["saved", "disk", "iommufd", "guest", "identity", "rootfs"] {
+        cache::prune(name, None).with_context(|| format!("the cache is in {}", root.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,250 @@
+//! Tier 3: two emulated hosts, a management network, a data network, and a traffic peer on the latter.
+
+use crate::cache::{self, Lock, progress};
+use crate::host::{Host, LAYOUTS, Start};
+use crate::machine::{Machine, Namespace};
+use crate::net::{self, Namespaces};
+use crate::process::Ledger;
+use crate::saved::{self, each};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The running lab. Dropped, it ends all that it has started, unless it was [`Lab::attach`]ed or told to [`Lab::leave`].
+#[derive(Debug)]
+pub struct Lab {
+    hosts: Vec<Host>,
+    peer: Namespace,
+    place: Place,
+    /// Held by whoever answers for the lab's end.
+    owner: Option<Lock>,
+}
+
+/// Where a lab's records are, and what its namespaces are called. `$HYBOND_LAB` names a lab beside the usual one.
+#[derive(Debug, Clone)]
+struct Place {
+    run: PathBuf,
+    network: String,
+    peer: String,
+}
+
+impl Place {
+    fn new() -> Result<Self> {
+        let suffix = match std::env::var("HYBOND_LAB") {
+            Ok(name) if name.len() <= 16 && name.bytes().all(|b| b.is_ascii_alphanumeric()) => format!("-{name}"),
+            Ok(name) => bail!("HYBOND_LAB={name:?} is not a name of at most 16 letters and digits"),
+            Err(_) => String::new(),
+        };
+        Ok(Self {
+            run: cache::root().join(format!("run/tier3{suffix}")),
+            network: format!("hb3-net{suffix}"),
+            peer: format!("hb3-peer{suffix}"),
+        })
+    }
+
+    fn namespaces(&self) -> Namespaces {
+        Namespaces::recorded_in(self.run.join("namespaces"))
+    }
+
+    fn ledger(&self) -> Result<Ledger> {
+        Ledger::open(self.run.join("processes"))
+    }
+
+    fn hosts(&self, identity: &Path) -> Vec<Host> {
+        LAYOUTS.iter().map(|layout| Host::new(*layout, &self.network, &self.run, identity)).collect()
+    }
+
+    fn peer(&self) -> Namespace {
+        Namespace::new("peer", PEER, &self.peer)
+    }
+
+    /// Ends what is recorded here, of this run or of one that was interrupted.
+    fn clear(&self) -> Result<()> {
+        if self.run.exists() {
+            self.ledger()?.end_all()?;
+            self.namespaces().remove()?;
+            fs::remove_dir_all(&self.run).with_context(|| format!("cannot remove {}", self.run.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The traffic peer's address on the data network. It also has fd88::fe.
+pub const PEER: &str = "10.88.0.254";
+
+impl Lab {
+    /// Brings the lab up afresh: builds what is missing, and restores both hosts. A lab that is still up is ended.
+    ///
+    /// # Errors
+    /// Something cannot be built or started; the error says what.
+    pub fn up() -> Result<Self> {
+        let start = Instant::now();
+        cache::artifact("packages")?;
+        let disk = cache::artifact("disk")?;
+        let identity = cache::artifact("identity")?;
+        let place = Place::new()?;
+        fs::create_dir_all(cache::root().join("run"))?;
+        let owner = cache::lock(&place.run.with_extension("lock"), "tier 3", Duration::from_secs(3600))?;
+        place.clear()?;
+        fs::create_dir_all(&place.run)?;
+        // From here on, dropping the lab clears up.
+        let mut lab = Self { hosts: place.hosts(&identity), peer: place.peer(), place, owner: Some(owner) };
+        let ledger = lab.place.ledger()?;
+        network(&lab.place)?;
+        let states = saved::folder(&disk)?;
+        if !states.exists() {
+            saved::build(&states, &disk, &mut lab.hosts, &ledger)?;
+        }
+        let _hold = cache::hold(&states)?;
+        each(&lab.hosts, |host| {
+            let state = states.join(format!("{}.state", host.name()));
+            host.start(&Start::Restore(&state), &disk, &ledger)
+        })?;
+        for host in &mut lab.hosts {
+            host.connect(&ledger)?;
+        }
+        let offsets = each(&lab.hosts, Host::set_clock)?;
+        for (host, offset) in lab.hosts.iter().zip(offsets) {
+            progress(&format!(
+                "{} is up, PFs {}, its clock {:+.2} ms off (± {:.2})",
+                host.name(),
+                host.pfs().join(" and "),
+                offset.offset_ms,
+                offset.error_ms
+            ));
+        }
+        progress(&format!("both hosts are up after {} s", start.elapsed().as_secs()));
+        Ok(lab)
+    }
+
+    /// Finds the lab that another process has left up. It stays up when this is dropped.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn attach() -> Result<Self> {
+        let place = Place::new()?;
+        if !place.run.exists() || !place.ledger()?.alive()? {
+            bail!("tier 3 is not up; `hybond-lab up` brings it up");
+        }
+        let identity = cache::artifact("identity")?;
+        let mut hosts = place.hosts(&identity);
+        for host in &mut hosts {
+            host.look()?;
+        }
+        Ok(Self { hosts, peer: place.peer(), place, owner: None })
+    }
+
+    /// Host `src` or `dst`.
+    ///
+    /// # Panics
+    /// For any other name: the caller's text is wrong.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        match self.hosts.iter().find(|host| host.name() == name) {
+            Some(host) => host,
+            None => panic!("tier 3 has hosts src and dst, not {name}"),
+        }
+    }
+
+    /// Both hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// The traffic peer: a namespace on the data network, with the addresses [`PEER`] and fd88::fe.
+    #[must_use]
+    pub fn peer(&self) -> &Namespace {
+        &self.peer
+    }
+
+    /// Does the same on both hosts at once.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn each<T: Send>(&self, work: impl Fn(&Host) -> Result<T> + Sync) -> Result<Vec<T>> {
+        each(&self.hosts, work)
+    }
+
+    /// Puts iommufd and the VFIO modules that use it on both hosts, in place of the stock ones. No VF may be bound to
+    /// vfio-pci. It takes a minute the first time.
+    ///
+    /// # Errors
+    /// The modules cannot be built, or a module is in use.
+    pub fn load_iommufd(&self) -> Result<()> {
+        let folder = cache::artifact("iommufd")?;
+        let names = fs::read_to_string(folder.join("modules"))?;
+        self.each(|host| {
+            for name in names.lines() {
+                host.copy(&folder.join(name), &format!("/var/lib/lab/iommufd/{name}"))?;
+            }
+            let inserts: String = names.lines().map(|name| format!("insmod /var/lib/lab/iommufd/{name}\n")).collect();
+            host.ok(&format!(
+                "set -e\nmodprobe -r vfio_pci vfio_iommu_type1 vfio\nmodprobe irqbypass\n{inserts}test -c /dev/iommu"
+            ))?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Leaves the lab up: for [`Lab::attach`] in another process.
+    pub fn leave(mut self) {
+        self.owner = None;
+    }
+
+    /// Ends the lab.
+    ///
+    /// # Errors
+    /// A process or a namespace of it cannot be removed.
+    pub fn down(mut self) -> Result<()> {
+        self.owner = None;
+        self.place.clear()
+    }
+
+    /// Ends a lab that was left up, or whatever an interrupted run has left.
+    ///
+    /// # Errors
+    /// A process or a namespace of it cannot be removed.
+    pub fn clear() -> Result<()> {
+        let place = Place::new()?;
+        if !place.run.exists() {
+            return Ok(());
+        }
+        let _owner = cache::lock(&place.run.with_extension("lock"), "tier 3", Duration::from_secs(5))?;
+        place.clear()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.owner.is_some() {
+            if let Err(error) = self.place.clear() {
+                progress(&format!("the lab is not all gone: {error:#}"));
+            }
+        }
+    }
+}
+
+/// Bridges and taps in a namespace of their own, and the peer in another.
+fn network(place: &Place) -> Result<()> {
+    let (net, peer) = (place.network.as_str(), place.peer.as_str());
+    place.namespaces().add(&[net, peer])?;
+    net::bridge(net, "br-mgmt")?;
+    net::bridge(net, "br-data")?;
+    net::ip(net, "addr add 10.77.0.254/24 dev br-mgmt")?;
+    for tap in LAYOUTS.iter().flat_map(|layout| layout.taps()) {
+        let bridge = if tap.starts_with('m') { "br-mgmt" } else { "br-data" };
+        net::ip(net, &format!("tuntap add {tap} mode tap"))?;
+        net::sysctl(net, &format!("net.ipv6.conf.{tap}.disable_ipv6=1"))?;
+        net::ip(net, &format!("link set {tap} master {bridge} up"))?;
+    }
+    net::ip(net, &format!("link add to-peer type veth peer name eth0 netns {peer}"))?;
+    net::sysctl(net, "net.ipv6.conf.to-peer.disable_ipv6=1")?;
+    net::ip(net, "link set to-peer master br-data up")?;
+    net::ip(peer, "link set eth0 address 02:00:00:00:00:fe")?;
+    net::ip(peer, &format!("addr add {PEER}/24 dev eth0"))?;
+    net::ip(peer, "addr add fd88::fe/64 dev eth0 nodad")?;
+    net::ip(peer, "link set eth0 up")?;
+    Ok(())
+}
