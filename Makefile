@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: help setup build lint test test-unit test-pair test-netns test-qemu test-lab test-packages demo packages clean
+.PHONY: help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-lab test-packages demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -19,21 +19,24 @@ help: ## this text
 	@echo "The first 'make demo' takes up to 20 minutes on 2 cores, later ones up to 4. More: docs/development.md"
 
 setup: ## install what building and testing need (Debian packages, and rustup where there is no cargo)
-	packaging/dev/setup.sh
+	packaging/dev/setup.sh all
 
-build: setup ## build every program, unoptimised
+setup-build:
+	packaging/dev/setup.sh build
+
+build: setup-build ## build every program, unoptimised
 	cargo build --workspace --locked
 
-lint: setup ## formatting, clippy, licences and advisories, scripts
+lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
 test: setup ## everything below, lint included: up to 40 minutes on 2 cores from nothing
 	packaging/dev/test.sh lint unit pair netns qemu packages lab
 
-test-unit: setup ## the crates' own tests
+test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit
 
-test-pair: setup ## both ends of a migration on virtual time, over a link that loses and reorders
+test-pair: setup-build ## both ends of a migration on virtual time, over a link that loses and reorders
 	packaging/dev/test.sh pair
 
 test-netns: setup ## real netlink, in network namespaces
@@ -45,13 +48,13 @@ test-qemu: setup ## real QEMU, without libvirt
 test-lab: setup ## emulated hosts: the three tiers of tests/lab
 	packaging/dev/test.sh lab
 
-test-packages: setup ## build the packages, unpack them, look at every file
+test-packages: setup-build ## build the packages, unpack them, look at every file
 	packaging/dev/test.sh packages
 
 demo: setup ## two emulated hosts, a guest with a VF, virsh migrate there and back; report in target/demo/
 	cargo run --locked -p hybond-lab -- demo
 
-packages: setup ## target/packages/hybond_*.deb and hybond-agent_*.deb
+packages: setup-build ## target/packages/hybond_*.deb and hybond-agent_*.deb
 	packaging/deb/build.sh
 
 clean: ## remove what was built; the cache stays

@@ -1,7 +1,16 @@
 #!/usr/bin/env bash
-# Installs what building and testing hybond need. Asks nothing and is quick when everything is there.
+# Installs what hybond needs. Asks nothing, and is quick when everything is there.
+# Usage: setup.sh build    for building, linting, packaging
+#        setup.sh all      for the tests and the lab too: QEMU and what makes images
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
+
+case ${1:-} in
+build) ;;
+# The lab knows which QEMU it needs and where Debian 12 has it.
+all) "$top/tests/lab/images/packages.sh" </dev/null ;;
+*) die "usage: setup.sh build|all" ;;
+esac
 
 # What is not on a fresh Debian, and who wants it.
 packages=(
@@ -11,8 +20,6 @@ packages=(
     musl-tools               # the static agent
     dpkg-dev                 # dpkg-shlibdeps
     shellcheck
-    iproute2                 # tests/netns
-    openssl                  # certificates of the lab's hosts
 )
 
 missing=()
