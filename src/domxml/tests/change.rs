@@ -149,7 +149,7 @@ fn a_pair_is_added_and_changed_by_enabling_again() {
         parse(&both).expect("readable").expect("hybond's").pairs,
         [pair(1), pair(2)]
     );
-    let both = enable(&both, &[changed.clone()]).expect("possible");
+    let both = enable(&both, std::slice::from_ref(&changed)).expect("possible");
     assert_eq!(
         parse(&both).expect("readable").expect("hybond's").pairs,
         [pair(2), changed]
