@@ -6,6 +6,7 @@
 //! it counts what it finds; so an entry of ours disturbs nothing.
 
 use crate::bpf::{self, Map};
+use crate::device::DevNumber;
 use crate::error::GrantError;
 use crate::process::Process;
 use nix::fcntl::{OFlag, open};
@@ -17,8 +18,8 @@ use std::io::{self, Read};
 const CHAR_READ_WRITE: u32 = 6 << 16 | 2;
 const MOUNTS_MAX: u64 = 4 * 1024 * 1024;
 
-pub(crate) fn key((major, minor): (u32, u32)) -> u64 {
-    u64::from(major) << 32 | u64::from(minor)
+pub(crate) fn key(device: DevNumber) -> u64 {
+    u64::from(device.major) << 32 | u64::from(device.minor)
 }
 
 /// Where the unified hierarchy is mounted; `None` on a host that has only the old one.
@@ -114,7 +115,7 @@ impl DeviceMaps {
     }
 
     /// Allows reading and writing a character device.
-    pub(crate) fn allow(&self, device: (u32, u32)) -> Result<(), GrantError> {
+    pub(crate) fn allow(&self, device: DevNumber) -> Result<(), GrantError> {
         for map in &self.maps {
             let now = map
                 .get(key(device))
@@ -130,7 +131,7 @@ impl DeviceMaps {
     }
 
     /// Takes the permission back.
-    pub(crate) fn deny(&self, device: (u32, u32)) -> Result<(), GrantError> {
+    pub(crate) fn deny(&self, device: DevNumber) -> Result<(), GrantError> {
         for map in &self.maps {
             map.remove(key(device))
                 .map_err(|e| self.failed("remove a device from the map", e))?;
@@ -140,7 +141,7 @@ impl DeviceMaps {
             if let Some(value) = left {
                 return Err(GrantError::ReadBack {
                     pid: self.pid,
-                    what: format!("device {}:{} in the map of cgroup {}", device.0, device.1, self.cgroup),
+                    what: format!("device {device} in the map of cgroup {}", self.cgroup),
                     found: format!("allowed ({value:#x})"),
                 });
             }
@@ -159,3 +160,7 @@ impl DeviceMaps {
         Ok(minors)
     }
 }
+
+#[cfg(test)]
+#[path = "cgroup_tests.rs"]
+mod tests;

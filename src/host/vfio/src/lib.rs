@@ -25,6 +25,7 @@ mod bind;
 mod bpf;
 mod cgroup;
 mod detect;
+mod device;
 pub mod emulated;
 mod error;
 mod iommufd;
@@ -33,6 +34,8 @@ mod nodes;
 mod plug;
 mod process;
 mod sysfs;
+#[cfg(test)]
+mod testing;
 
 pub use detect::{Detection, PlugWay, detect};
 pub use error::{BindError, GrantError, PlugError, SysfsError};

@@ -38,21 +38,18 @@ struct Entry {
 }
 
 impl Ledger {
-    /// Raises the limit for one more VF, if it is lower.
-    pub(crate) fn raise(&mut self, process: &Process, vf: Bdf, guest_ram: u64) -> Result<(), GrantError> {
+    /// Raises the limit for one more VF that pins `bytes`, if it is lower.
+    pub(crate) fn raise(&mut self, process: &Process, vf: Bdf, bytes: u64) -> Result<(), GrantError> {
         let id = (process.pid, process.start_time()?);
-        let now = limit(process, None, 0)?;
+        let now = limit(process)?;
         // What is pinned or locked already counts as well: by a <hostdev> of libvirt's through another container.
-        let needed = process
-            .locked_bytes()?
-            .saturating_add(guest_ram)
-            .saturating_add(HEADROOM);
+        let needed = process.locked_bytes()?.saturating_add(bytes);
         if now.soft < needed {
             let raised = Limit {
                 soft: needed,
                 hard: now.hard.max(needed),
             };
-            limit(process, Some(raised), needed)?;
+            set(process, raised)?;
             tracing::debug!(
                 pid = process.pid,
                 before = now.soft,
@@ -86,12 +83,13 @@ impl Ledger {
             return Ok(());
         }
         let (before, raised) = (entry.before, entry.raised);
-        self.0.remove(&id);
-        if limit(process, None, 0)? != raised {
+        if limit(process)? != raised {
+            self.0.remove(&id);
             return Ok(());
         }
-        limit(process, Some(before), before.soft)?;
-        let found = limit(process, None, 0)?;
+        set(process, before)?;
+        self.0.remove(&id);
+        let found = limit(process)?;
         if found != before {
             return Err(GrantError::ReadBack {
                 pid: process.pid,
@@ -111,33 +109,36 @@ impl Ledger {
     }
 }
 
-/// Reads the limit, and sets it where `new` is given. Returns what it was.
-pub(crate) fn limit(process: &Process, new: Option<Limit>, wanted: u64) -> Result<Limit, GrantError> {
-    let failed = |source: io::Error| match source.raw_os_error() {
-        Some(libc::ESRCH) => GrantError::Gone(process.pid),
-        _ => GrantError::Memlock {
-            pid: process.pid,
-            bytes: wanted,
-            source,
-        },
-    };
-    let pid = libc::pid_t::try_from(process.pid).map_err(|_| GrantError::Gone(process.pid))?;
-    let new = new.map(|l| libc::rlimit {
-        rlim_cur: l.soft,
-        rlim_max: l.hard,
-    });
-    let new_ptr = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    let mut old = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: both pointers are null or point to a struct rlimit that outlives the call.
-    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_MEMLOCK, new_ptr, &mut old) };
-    if result != 0 {
-        return Err(failed(io::Error::last_os_error()));
-    }
-    Ok(Limit {
-        soft: old.rlim_cur,
-        hard: old.rlim_max,
-    })
+pub(crate) fn limit(process: &Process) -> Result<Limit, GrantError> {
+    let (soft, hard) = process.memlock()?;
+    Ok(Limit { soft, hard })
 }
+
+fn set(process: &Process, new: Limit) -> Result<(), GrantError> {
+    let gone = GrantError::Gone(process.pid);
+    let Ok(pid) = libc::pid_t::try_from(process.pid) else {
+        return Err(gone);
+    };
+    let new = libc::rlimit {
+        rlim_cur: new.soft,
+        rlim_max: new.hard,
+    };
+    // SAFETY: `new` is a struct rlimit that outlives the call; null means that the old one is not wanted.
+    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_MEMLOCK, &new, std::ptr::null_mut()) };
+    if result == 0 {
+        return Ok(());
+    }
+    let source = io::Error::last_os_error();
+    match source.raw_os_error() {
+        Some(libc::ESRCH) => Err(gone),
+        _ => Err(GrantError::Memlock {
+            pid: process.pid,
+            bytes: new.rlim_cur,
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+#[path = "memlock_tests.rs"]
+mod tests;

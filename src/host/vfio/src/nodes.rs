@@ -3,8 +3,9 @@
 //! Everything is opened from QEMU's root step by step and without following links, so that a QEMU that has taken over its
 //! /dev cannot lead us elsewhere.
 
+use crate::device::DevNumber;
 use crate::error::GrantError;
-use crate::process::{Process, rdev};
+use crate::process::Process;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mkdirat, mknodat, stat};
@@ -12,7 +13,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use std::os::fd::OwnedFd;
 
 /// `/dev/vfio/vfio`, a misc device with a minor number of its own (`VFIO_MINOR`).
-pub(crate) const CONTAINER: (u32, u32) = (10, 196);
+pub(crate) const CONTAINER: DevNumber = DevNumber::new(10, 196);
 pub(crate) const CONTAINER_NAME: &str = "vfio";
 
 /// QEMU's /dev/vfio.
@@ -82,20 +83,16 @@ impl Nodes {
     }
 
     /// The node, checked to be the device that it should be.
-    fn look(&self, folder: &OwnedFd, name: &str, device: (u32, u32)) -> Result<Option<FileStat>, GrantError> {
+    fn look(&self, folder: &OwnedFd, name: &str, device: DevNumber) -> Result<Option<FileStat>, GrantError> {
         match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) if found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == rdev(device) => {
+            Ok(found) if found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == device.rdev() => {
                 Ok(Some(found))
             }
             Ok(found) => Err(GrantError::ForeignNode {
                 pid: self.pid,
                 path: format!("vfio/{name}"),
-                found: format!(
-                    "{}:{}",
-                    nix::sys::stat::major(found.st_rdev),
-                    nix::sys::stat::minor(found.st_rdev)
-                ),
-                expected: format!("{}:{}", device.0, device.1),
+                found: DevNumber::from_rdev(found.st_rdev).to_string(),
+                expected: device.to_string(),
             }),
             Err(Errno::ENOENT) => Ok(None),
             Err(e) => Err(self.failed(name, "look at")(e)),
@@ -112,7 +109,7 @@ impl Nodes {
     }
 
     /// Whom the host's node of a group belongs to; `None` where QEMU does not see the host's nodes.
-    pub(crate) fn owner_before(&self, group: u32, device: (u32, u32)) -> Result<Option<(u32, u32)>, GrantError> {
+    pub(crate) fn owner_before(&self, group: u32, device: DevNumber) -> Result<Option<(u32, u32)>, GrantError> {
         if self.private {
             return Ok(None);
         }
@@ -122,7 +119,7 @@ impl Nodes {
     }
 
     /// Makes the group's node, or hands over the host's: to QEMU's user and nobody else.
-    pub(crate) fn grant_group(&self, group: u32, device: (u32, u32), owner: (u32, u32)) -> Result<(), GrantError> {
+    pub(crate) fn grant_group(&self, group: u32, device: DevNumber, owner: (u32, u32)) -> Result<(), GrantError> {
         let folder = self.made_folder()?;
         let name = group.to_string();
         let found = match self.look(&folder, &name, device) {
@@ -145,7 +142,7 @@ impl Nodes {
     pub(crate) fn revoke_group(
         &self,
         group: u32,
-        device: (u32, u32),
+        device: DevNumber,
         before: Option<(u32, u32)>,
     ) -> Result<(), GrantError> {
         let Some(folder) = self.folder()? else { return Ok(()) };
@@ -198,7 +195,7 @@ impl Nodes {
         &self,
         folder: &OwnedFd,
         name: &str,
-        device: (u32, u32),
+        device: DevNumber,
         (uid, gid): (u32, u32),
         mode: libc::mode_t,
     ) -> Result<(), GrantError> {
@@ -206,7 +203,7 @@ impl Nodes {
             // devtmpfs makes the host's nodes with the device: a missing one means that VFIO does not have the group.
             return Err(self.failed(name, "find")(Errno::ENOENT));
         }
-        mknodat(folder, name, SFlag::S_IFCHR, Mode::empty(), rdev(device)).map_err(self.failed(name, "make"))?;
+        mknodat(folder, name, SFlag::S_IFCHR, Mode::empty(), device.rdev()).map_err(self.failed(name, "make"))?;
         self.give(folder, name, (uid, gid))?;
         // Last, and not by mknod: its mode is cut by the umask, and until here the node is nobody's.
         fchmodat(
@@ -230,3 +227,7 @@ impl Nodes {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "nodes_tests.rs"]
+mod tests;

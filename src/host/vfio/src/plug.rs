@@ -7,9 +7,10 @@
 
 use crate::bind::is_vfio;
 use crate::cgroup::DeviceMaps;
+use crate::device::DevNumber;
 use crate::error::{GrantError, PlugError};
 use crate::iommufd::{self, Counting};
-use crate::memlock::Ledger;
+use crate::memlock::{HEADROOM, Ledger};
 use crate::nodes::{CONTAINER, Nodes};
 use crate::process::Process;
 use crate::sysfs::Sysfs;
@@ -83,6 +84,8 @@ fn qmp_failed(command: &'static str, id: &str) -> impl FnOnce(QmpError) -> PlugE
 pub struct Plugger {
     sys: Sysfs,
     dev: PathBuf,
+    /// What VFIO pins beside the guest's RAM.
+    headroom: u64,
     granted: Mutex<Granted>,
 }
 
@@ -97,7 +100,7 @@ struct Granted {
 #[derive(Debug, Clone, Copy)]
 struct GroupGrant {
     group: u32,
-    device: (u32, u32),
+    device: DevNumber,
     /// Whom the host's node belonged to; `None` where QEMU has a /dev of its own.
     owner: Option<(u32, u32)>,
 }
@@ -109,6 +112,7 @@ impl Plugger {
         Self {
             sys,
             dev: PathBuf::from("/dev"),
+            headroom: HEADROOM,
             granted: Mutex::default(),
         }
     }
@@ -167,7 +171,7 @@ impl Plugger {
     }
 
     /// The character device by which QEMU has a VF.
-    fn device_of(&self, way: PlugWay, vf: Bdf) -> Result<Option<(u32, u32)>, PlugError> {
+    fn device_of(&self, way: PlugWay, vf: Bdf) -> Result<Option<DevNumber>, PlugError> {
         let failed = |source| PlugError::Sysfs { vf, source };
         if way == PlugWay::Iommufd {
             return Ok(self.sys.cdev(vf).map_err(failed)?.map(|(_, device)| device));
@@ -214,7 +218,7 @@ impl Plugger {
             .map_err(qmp_failed("device_add", &request.id))
     }
 
-    fn grant_group(&self, request: &PlugRequest, group: u32, device: (u32, u32)) -> Result<(), GrantError> {
+    fn grant_group(&self, request: &PlugRequest, group: u32, device: DevNumber) -> Result<(), GrantError> {
         let process = Process::open(request.pid)?;
         let nodes = Nodes::of(&process)?;
         let maps = DeviceMaps::of(&process)?;
@@ -228,10 +232,12 @@ impl Plugger {
         nodes.grant_group(group, device, process.owner()?)?;
         maps.allow(CONTAINER)?;
         maps.allow(device)?;
-        tracing::debug!(vf = %request.vf, group, ?device, private = nodes.private(), maps = maps.len(), "group granted");
-        self.granted()
-            .memlock
-            .raise(&process, request.vf, request.guest_ram_bytes)
+        tracing::debug!(vf = %request.vf, group, %device, private = nodes.private(), maps = maps.len(), "group granted");
+        self.granted().memlock.raise(
+            &process,
+            request.vf,
+            request.guest_ram_bytes.saturating_add(self.headroom),
+        )
     }
 
     async fn plug_by_descriptors(&self, qmp: &Qmp, request: &PlugRequest) -> Result<(), PlugError> {
@@ -247,7 +253,7 @@ impl Plugger {
         let device = iommufd::open_node(&path).map_err(|source| PlugError::Open { path, source })?;
         let counting = self.give_context(qmp, id).await?;
         let ram = match counting {
-            Counting::PerProcess => request.guest_ram_bytes,
+            Counting::PerProcess => request.guest_ram_bytes.saturating_add(self.headroom),
             // All QEMUs of the user count as one, so no figure for this one is enough.
             Counting::PerUser => u64::MAX,
         };
@@ -395,7 +401,7 @@ fn revoke_group(process: &Process, vf: Bdf, granted: GroupGrant, errors: &mut Ve
     // open; one that is just being granted has a node or an entry in the map.
     let needed = || -> Result<bool, GrantError> {
         let node = nodes.as_ref().map(|n| n.other_groups(group)).transpose()?;
-        let entry = maps.as_ref().map(|m| m.allowed_of(device.0)).transpose()?;
+        let entry = maps.as_ref().map(|m| m.allowed_of(device.major)).transpose()?;
         Ok(process.holds(CONTAINER)? || node == Some(true) || entry.is_some_and(|e| !e.is_empty()))
     };
     if keep_grant(errors, vf, needed()) == Some(false) {
@@ -409,7 +415,7 @@ fn revoke_group(process: &Process, vf: Bdf, granted: GroupGrant, errors: &mut Ve
 }
 
 /// Waits until QEMU has closed a device. There is no event for it.
-async fn closed(process: &Process, vf: Bdf, device: (u32, u32)) -> Result<(), GrantError> {
+async fn closed(process: &Process, vf: Bdf, device: DevNumber) -> Result<(), GrantError> {
     let wait = async {
         while process.holds(device)? {
             tokio::time::sleep(CLOSING_STEP).await;
@@ -469,3 +475,7 @@ fn keep_grant<T>(errors: &mut Vec<PlugError>, vf: Bdf, result: Result<T, GrantEr
         result => keep(errors, result.map_err(|source| PlugError::Revoke { vf, source })),
     }
 }
+
+#[cfg(test)]
+#[path = "plug_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! A QEMU process, held by a descriptor of its `/proc/<pid>`: once the process has ended every look fails, also when the
 //! number belongs to another process by then.
 
+use crate::device::DevNumber;
 use crate::error::GrantError;
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -12,11 +13,6 @@ use std::os::fd::OwnedFd;
 
 /// Files of /proc/<pid> that are read here are shorter.
 const FILE_MAX: u64 = 16 * 1024;
-
-/// Kernel's view of a device number, as `stat` gives it.
-pub(crate) fn rdev((major, minor): (u32, u32)) -> u64 {
-    nix::sys::stat::makedev(u64::from(major), u64::from(minor))
-}
 
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -34,7 +30,7 @@ impl Process {
             Err(Errno::ENOENT) => Err(GrantError::Gone(pid)),
             Err(e) => Err(GrantError::Process {
                 pid,
-                file: "",
+                file: "the folder",
                 source: e.into(),
             }),
         }
@@ -89,6 +85,20 @@ impl Process {
         Ok(kib.unwrap_or(0).saturating_mul(1024))
     }
 
+    /// Soft and hard limit of locked memory, in bytes. prlimit(2) would want CAP_SYS_RESOURCE even for looking.
+    pub(crate) fn memlock(&self) -> Result<(u64, u64), GrantError> {
+        let text = self.read("limits")?;
+        let line = text.lines().find_map(|l| l.strip_prefix("Max locked memory"));
+        let mut values = line.unwrap_or_default().split_whitespace().map(|value| match value {
+            "unlimited" => Some(libc::RLIM_INFINITY),
+            number => number.parse().ok(),
+        });
+        match (values.next().flatten(), values.next().flatten()) {
+            (Some(soft), Some(hard)) => Ok((soft, hard)),
+            _ => Err(self.failed("limits", io::Error::from(io::ErrorKind::InvalidData))),
+        }
+    }
+
     /// When it started, in ticks since boot: with the pid it names the process for good.
     pub(crate) fn start_time(&self) -> Result<u64, GrantError> {
         let text = self.read("stat")?;
@@ -120,12 +130,12 @@ impl Process {
     }
 
     /// Whether it has the character device open.
-    pub(crate) fn holds(&self, device: (u32, u32)) -> Result<bool, GrantError> {
-        Ok(self.held()?.contains(&rdev(device)))
+    pub(crate) fn holds(&self, device: DevNumber) -> Result<bool, GrantError> {
+        Ok(self.held()?.contains(&device))
     }
 
     /// Character devices that it has open.
-    pub(crate) fn held(&self) -> Result<Vec<u64>, GrantError> {
+    pub(crate) fn held(&self) -> Result<Vec<DevNumber>, GrantError> {
         let fds = openat(
             &self.dir,
             "fd",
@@ -140,7 +150,9 @@ impl Process {
         for entry in listing.iter() {
             let name = entry.map_err(|e| self.failed("fd", e))?;
             match fstatat(&fds, name.file_name(), AtFlags::empty()) {
-                Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFCHR => held.push(stat.st_rdev),
+                Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFCHR => {
+                    held.push(DevNumber::from_rdev(stat.st_rdev))
+                }
                 // Closed between the listing and the look, or of another kind.
                 Ok(_) | Err(_) => {}
             }

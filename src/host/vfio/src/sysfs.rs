@@ -1,5 +1,6 @@
 //! What sysfs says of PFs and VFs. Every look is fresh: numbers of VFs, drivers and names change under a running daemon.
 
+use crate::device::DevNumber;
 use crate::error::SysfsError;
 use hybond_core::ids::{Bdf, IfName};
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ const ENTRIES_MAX: usize = 65_536;
 pub struct Sysfs {
     root: PathBuf,
     #[cfg(test)]
-    pub(crate) kernel: Option<tests::Kernel>,
+    pub(crate) kernel: Option<std::sync::Arc<crate::testing::FakeKernel>>,
 }
 
 /// A physical function with SR-IOV.
@@ -147,6 +148,7 @@ impl Sysfs {
         let net = self.device(pf).join("net");
         let mut candidates = Vec::new();
         for name in entries(&net)? {
+            // EOPNOTSUPP where the driver names no ports: then it is the only interface.
             let port_name = attribute(&net.join(&name).join("phys_port_name")).unwrap_or_default();
             let uplink = port_name.is_none_or(|p| is_uplink(&p));
             let dev_port: u32 = match attribute(&net.join(&name).join("dev_port"))? {
@@ -277,13 +279,13 @@ impl Sysfs {
     }
 
     /// Device number of a group's node `/dev/vfio/<group>`; `None` while nothing of the group is bound to VFIO.
-    pub(crate) fn group_dev(&self, group: u32) -> Result<Option<(u32, u32)>, SysfsError> {
+    pub(crate) fn group_dev(&self, group: u32) -> Result<Option<DevNumber>, SysfsError> {
         dev_number(&self.root.join(format!("class/vfio/{group}/dev")))
     }
 
     /// Name and device number of the VF's character device `/dev/vfio/devices/<name>`. The class device is there on
     /// kernels without the character devices too; its `dev` file is not.
-    pub(crate) fn cdev(&self, vf: Bdf) -> Result<Option<(String, (u32, u32))>, SysfsError> {
+    pub(crate) fn cdev(&self, vf: Bdf) -> Result<Option<(String, DevNumber)>, SysfsError> {
         let folder = self.existing(vf)?.join("vfio-dev");
         let Some(name) = entries(&folder)?.into_iter().next() else {
             return Ok(None);
@@ -299,14 +301,10 @@ fn is_uplink(port_name: &str) -> bool {
     port.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn dev_number(path: &Path) -> Result<Option<(u32, u32)>, SysfsError> {
-    let Some(text) = attribute(path)? else { return Ok(None) };
-    let numbers = text
-        .split_once(':')
-        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    numbers
-        .map(Some)
-        .ok_or_else(|| malformed(path, &text, "a device number such as 242:0"))
+fn dev_number(path: &Path) -> Result<Option<DevNumber>, SysfsError> {
+    attribute(path)?
+        .map(|text| parse(path, &text, "a device number such as 242:0"))
+        .transpose()
 }
 
 fn malformed(path: &Path, text: &str, expected: &'static str) -> SysfsError {
@@ -372,4 +370,4 @@ pub(crate) fn entries(path: &Path) -> Result<Vec<String>, SysfsError> {
 
 #[cfg(test)]
 #[path = "sysfs_tests.rs"]
-pub(crate) mod tests;
+mod tests;
