@@ -38,9 +38,9 @@ pub enum Answer {
 pub enum Action {
     /// Look at libvirt, the monitor and the network devices.
     Look {
-        /// Not at libvirt: it holds the domain's lock while its hook waits for us, and any call about it would wait for the
-        /// hook. The domain counts as absent then.
-        hook_waits: bool,
+        /// Also at libvirt. Not while its hook waits for us, for it holds the domain's lock then and any call about it would
+        /// wait for the hook; nor in an arrival, where libvirt is busy and the monitor knows all that matters.
+        libvirt: bool,
     },
     /// Ask libvirt whether the domain is there and which job it is in.
     LookAtJob,

@@ -206,6 +206,18 @@ impl Guest {
         self.degraded.get(&mac).map(String::as_str)
     }
 
+    /// It runs here, and every pair is as its policy would have it, or it is known why not.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let on_its_path = |mac: &Mac| {
+            let on_primary = self.seen.agent_pair(*mac).is_some_and(|pair| pair.on_primary);
+            on_primary || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac)
+        };
+        let busy = self.in_flight.is_some() || !self.waiters.is_empty() || !self.answers.is_empty();
+        let done = self.seen.looked && !self.record.xml_stale && !self.record.arrived;
+        self.record.stage == Stage::Running && !busy && done && self.record.macs().iter().all(on_its_path)
+    }
+
     /// When [`Guest::poll`] may have something to do without anything having happened.
     #[must_use]
     pub fn next_deadline(&self, now: Millis) -> Option<Millis> {

@@ -107,10 +107,8 @@ pub struct StandbySeen {
 /// All that a look shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// libvirt's word.
-    pub domain: DomainSeen,
-    /// libvirt's job.
-    pub job: Job,
+    /// libvirt's word, where it was asked.
+    pub libvirt: Option<(DomainSeen, Job)>,
     /// The monitor, where it answers.
     pub qmp: Option<QmpSeen>,
     /// Macvtaps of the pairs that exist.
@@ -153,8 +151,10 @@ impl Seen {
 
     pub fn take(&mut self, snapshot: Snapshot) {
         self.looked = true;
-        self.domain = snapshot.domain;
-        self.job = snapshot.job;
+        if let Some((domain, job)) = snapshot.libvirt {
+            self.domain = domain;
+            self.job = job;
+        }
         self.qmp = snapshot.qmp;
         self.standby = snapshot.standby;
         self.prepared.clear();

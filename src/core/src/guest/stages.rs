@@ -51,9 +51,9 @@ impl Guest {
     }
 
     fn look(&self) -> Action {
-        let called = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
+        let comes = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
         Action::Look {
-            hook_waits: called && !self.waiters.is_empty(),
+            libvirt: !comes || self.waiters.is_empty() && self.seen.qmp.is_none(),
         }
     }
 

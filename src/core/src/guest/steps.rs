@@ -101,6 +101,7 @@ impl Guest {
         self.enter(now, stage);
         // Whatever was seen belongs to its former life.
         self.seen.looked = false;
+        self.seen.domain = DomainSeen::Absent;
         self.seen.qmp = None;
         self.seen.agent = None;
     }
@@ -130,12 +131,12 @@ impl Guest {
     pub(super) fn succeeded(&mut self, now: Millis, action: &Action, outcome: Outcome) {
         match (action, outcome) {
             (Action::Look { .. }, Outcome::Looked(snapshot)) => {
+                self.job_known |= snapshot.libvirt.is_some();
                 self.seen.take(snapshot);
                 // What happened meanwhile is younger than what was seen, or the same.
                 for event in std::mem::take(&mut self.meanwhile) {
                     self.seen.note(event);
                 }
-                self.job_known = true;
                 // A record that was made for a guest found running knows nothing yet.
                 for (mac, standby) in &self.seen.standby {
                     if let Some(pair) = self.record.pairs.get_mut(mac) {

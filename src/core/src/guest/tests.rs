@@ -70,10 +70,9 @@ fn on_vf() -> Guest {
     );
     record.xml_stale = false;
     let mut guest = Guest::new(record, Settings::default());
-    assert_eq!(guest.poll(0), Some(Action::Look { hook_waits: false }));
+    assert_eq!(guest.poll(0), Some(Action::Look { libvirt: true }));
     let snapshot = Snapshot {
-        domain: DomainSeen::Active,
-        job: Job::None,
+        libvirt: Some((DomainSeen::Active, Job::None)),
         qmp: Some(QmpSeen {
             running: true,
             migration: MigrationSeen::Idle,
@@ -160,12 +159,11 @@ fn a_guest_that_ignores_the_unplug_gets_its_traffic_back() {
     assert_eq!(guest.poll(until - 1), None);
     assert_eq!(
         guest.poll(until),
-        Some(Action::Look { hook_waits: false }),
+        Some(Action::Look { libvirt: true }),
         "events may have been lost"
     );
     let still = Snapshot {
-        domain: DomainSeen::Active,
-        job: Job::Outgoing,
+        libvirt: Some((DomainSeen::Active, Job::Outgoing)),
         qmp: Some(QmpSeen {
             running: true,
             migration: MigrationSeen::Idle,
@@ -251,15 +249,11 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
         0,
         Event::Request(Token(1), Request::Receive(spec(Policy::Require), migration())),
     );
-    let absent = Snapshot {
-        domain: DomainSeen::Absent,
-        ..Snapshot::default()
-    };
     expect(
         &mut guest,
         0,
-        Action::Look { hook_waits: true },
-        Outcome::Looked(absent),
+        Action::Look { libvirt: false },
+        Outcome::Looked(Snapshot::default()),
     );
     assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
     guest.complete(0, Ok(Outcome::Leased(lease())));
@@ -318,15 +312,11 @@ fn require_refuses_where_no_vf_is_free_and_leaves_nothing() {
         0,
         Event::Request(Token(1), Request::Receive(spec(Policy::Require), migration())),
     );
-    let absent = Snapshot {
-        domain: DomainSeen::Absent,
-        ..Snapshot::default()
-    };
     expect(
         &mut guest,
         0,
-        Action::Look { hook_waits: true },
-        Outcome::Looked(absent),
+        Action::Look { libvirt: false },
+        Outcome::Looked(Snapshot::default()),
     );
     assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
     let none = Outcome::NoVf {
