@@ -164,7 +164,7 @@ pub enum GrantError {
         expected: String,
     },
     /// bpf(2) failed.
-    #[error("cannot {doing} on cgroup {cgroup} of the domain; hybondd needs CAP_SYS_ADMIN and CAP_BPF for it")]
+    #[error("cannot {doing} on cgroup {cgroup} of the domain; hybondd needs CAP_SYS_ADMIN and CAP_NET_ADMIN for it")]
     Bpf {
         /// What was tried.
         doing: &'static str,

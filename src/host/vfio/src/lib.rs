@@ -33,6 +33,7 @@ mod memlock;
 mod nodes;
 mod plug;
 mod process;
+mod revoke;
 mod sysfs;
 #[cfg(test)]
 mod testing;

@@ -27,12 +27,7 @@ use std::time::Duration;
 /// Names no device, on purpose.
 const NO_PAIR: &str = "hybond-none";
 /// The iommufd object, one for all primaries of a QEMU, so that they share one mapping of the guest's memory.
-const IOMMUFD_ID: &str = "hbiom";
-/// QEMU closes a VFIO device some milliseconds after DEVICE_DELETED, when the last reference to its memory regions has
-/// gone (RCU).
-const CLOSING: Duration = Duration::from_secs(5);
-const CLOSING_STEP: Duration = Duration::from_millis(20);
-
+pub(crate) const IOMMUFD_ID: &str = "hbiom";
 /// A VF to be plugged.
 #[derive(Debug, Clone)]
 pub struct PlugRequest {
@@ -73,7 +68,7 @@ pub async fn request_unplug(qmp: &Qmp, id: &str) -> Result<Unplug, PlugError> {
     }
 }
 
-fn qmp_failed(command: &'static str, id: &str) -> impl FnOnce(QmpError) -> PlugError {
+pub(crate) fn qmp_failed(command: &'static str, id: &str) -> impl FnOnce(QmpError) -> PlugError {
     let id = id.to_owned();
     move |source| PlugError::Qmp { command, id, source }
 }
@@ -82,7 +77,7 @@ fn qmp_failed(command: &'static str, id: &str) -> impl FnOnce(QmpError) -> PlugE
 /// overlap, calls for several may.
 #[derive(Debug)]
 pub struct Plugger {
-    sys: Sysfs,
+    pub(crate) sys: Sysfs,
     dev: PathBuf,
     /// What VFIO pins beside the guest's RAM.
     headroom: u64,
@@ -90,19 +85,19 @@ pub struct Plugger {
 }
 
 #[derive(Debug, Default)]
-struct Granted {
-    memlock: Ledger,
+pub(crate) struct Granted {
+    pub(crate) memlock: Ledger,
     /// At most one entry for each VF of the host.
-    groups: HashMap<Bdf, GroupGrant>,
+    pub(crate) groups: HashMap<Bdf, GroupGrant>,
 }
 
 /// What [`Plugger::revoke`] cannot look up once the VF's driver has changed.
 #[derive(Debug, Clone, Copy)]
-struct GroupGrant {
-    group: u32,
-    device: DevNumber,
+pub(crate) struct GroupGrant {
+    pub(crate) group: u32,
+    pub(crate) device: DevNumber,
     /// Whom the host's node belonged to; `None` where QEMU has a /dev of its own.
-    owner: Option<(u32, u32)>,
+    pub(crate) owner: Option<(u32, u32)>,
 }
 
 impl Plugger {
@@ -171,7 +166,7 @@ impl Plugger {
     }
 
     /// The character device by which QEMU has a VF.
-    fn device_of(&self, way: PlugWay, vf: Bdf) -> Result<Option<DevNumber>, PlugError> {
+    pub(crate) fn device_of(&self, way: PlugWay, vf: Bdf) -> Result<Option<DevNumber>, PlugError> {
         let failed = |source| PlugError::Sysfs { vf, source };
         if way == PlugWay::Iommufd {
             return Ok(self.sys.cdev(vf).map_err(failed)?.map(|(_, device)| device));
@@ -294,154 +289,9 @@ impl Plugger {
         Ok(counting)
     }
 
-    /// Takes back every grant of a VF, after DEVICE_DELETED, or after QEMU has ended (`pid` is `None`, or that of no process).
-    /// To be called before the VF is unbound from vfio-pci, and at will again. Goes on past errors.
-    ///
-    /// # Errors
-    /// All that stays granted, and why.
-    pub async fn revoke(
-        &self,
-        way: PlugWay,
-        pid: Option<u32>,
-        vf: Bdf,
-        qmp: Option<&Qmp>,
-    ) -> Result<(), Vec<PlugError>> {
-        if !matches!(way, PlugWay::Iommufd | PlugWay::Group) {
-            return Err(vec![PlugError::OtherWay(way)]);
-        }
-        let process = match pid.map(Process::open).transpose() {
-            Ok(process) => process,
-            Err(GrantError::Gone(_)) => None,
-            Err(source) => return Err(vec![PlugError::Revoke { vf, source }]),
-        };
-        let mut errors = Vec::new();
-        let group = match way {
-            PlugWay::Group => self.group_grant(vf, &mut errors),
-            _ => None,
-        };
-        match process {
-            Some(process) => {
-                self.revoke_from(way, &process, vf, group, qmp, &mut errors).await;
-                let restored = self.granted().memlock.restore(&process, vf);
-                keep_grant(&mut errors, vf, restored);
-            }
-            None => {
-                // Its /dev, its cgroup and its limits went with it; the host's node did not.
-                if let Some(g) = group {
-                    let given = Nodes::host().and_then(|n| n.revoke_group(g.group, g.device, g.owner));
-                    keep_grant(&mut errors, vf, given);
-                }
-                self.granted().memlock.forget(vf);
-            }
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        self.granted().groups.remove(&vf);
-        Ok(())
-    }
-
-    async fn revoke_from(
-        &self,
-        way: PlugWay,
-        process: &Process,
-        vf: Bdf,
-        group: Option<GroupGrant>,
-        qmp: Option<&Qmp>,
-        errors: &mut Vec<PlugError>,
-    ) {
-        let device = match group {
-            Some(g) => Some(g.device),
-            None => keep(errors, self.device_of(way, vf)).flatten(),
-        };
-        if let Some(device) = device {
-            keep_grant(errors, vf, closed(process, vf, device).await);
-        }
-        if let Some(group) = group {
-            revoke_group(process, vf, group, errors);
-        }
-        if let (PlugWay::Iommufd, Some(qmp)) = (way, qmp) {
-            keep(errors, drop_context(qmp).await);
-        }
-    }
-
-    /// From memory, or after a restart of the daemon from sysfs. `None`: the VF is no VFIO device, so there is no number to
-    /// grant.
-    fn group_grant(&self, vf: Bdf, errors: &mut Vec<PlugError>) -> Option<GroupGrant> {
-        if let Some(granted) = self.granted().groups.get(&vf) {
-            return Some(*granted);
-        }
-        let failed = |source| PlugError::Sysfs { vf, source };
-        let group = keep(errors, self.sys.iommu_group(vf).map_err(failed)).flatten()?;
-        let device = keep(errors, self.sys.group_dev(group).map_err(failed)).flatten()?;
-        Some(GroupGrant {
-            group,
-            device,
-            owner: None,
-        })
-    }
-
-    fn granted(&self) -> MutexGuard<'_, Granted> {
+    pub(crate) fn granted(&self) -> MutexGuard<'_, Granted> {
         // No panic leaves it half changed: it is a record of single inserts and removals.
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn revoke_group(process: &Process, vf: Bdf, granted: GroupGrant, errors: &mut Vec<PlugError>) {
-    let GroupGrant { group, device, owner } = granted;
-    let nodes = keep_grant(errors, vf, Nodes::of(process));
-    let maps = keep_grant(errors, vf, DeviceMaps::of(process));
-    if let Some(maps) = &maps {
-        keep_grant(errors, vf, maps.deny(device));
-    }
-    if let Some(nodes) = &nodes {
-        keep_grant(errors, vf, nodes.revoke_group(group, device, owner));
-    }
-    // The container is shared by all groups of a QEMU, those of libvirt's <hostdev> included. One that is in use has it
-    // open; one that is just being granted has a node or an entry in the map.
-    let needed = || -> Result<bool, GrantError> {
-        let node = nodes.as_ref().map(|n| n.other_groups(group)).transpose()?;
-        let entry = maps.as_ref().map(|m| m.allowed_of(device.major)).transpose()?;
-        Ok(process.holds(CONTAINER)? || node == Some(true) || entry.is_some_and(|e| !e.is_empty()))
-    };
-    if keep_grant(errors, vf, needed()) == Some(false) {
-        if let Some(maps) = &maps {
-            keep_grant(errors, vf, maps.deny(CONTAINER));
-        }
-        if let Some(nodes) = &nodes {
-            keep_grant(errors, vf, nodes.revoke_container());
-        }
-    }
-}
-
-/// Waits until QEMU has closed a device. There is no event for it.
-async fn closed(process: &Process, vf: Bdf, device: DevNumber) -> Result<(), GrantError> {
-    let wait = async {
-        while process.holds(device)? {
-            tokio::time::sleep(CLOSING_STEP).await;
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(CLOSING, wait).await {
-        Ok(Err(GrantError::Gone(_))) => Ok(()),
-        Ok(result) => result,
-        Err(_) => Err(GrantError::StillOpen {
-            pid: process.pid,
-            vf,
-            seconds: CLOSING.as_secs(),
-        }),
-    }
-}
-
-/// Removes the iommufd object, unless another primary uses it.
-async fn drop_context(qmp: &Qmp) -> Result<(), PlugError> {
-    match qmp.object_del(IOMMUFD_ID).await {
-        Ok(()) => Ok(()),
-        Err(e) if e.is_not_found() => Ok(()),
-        // `user_creatable_del()`: "object '%s' is in use, can not be deleted".
-        Err(QmpError::Refused { ref desc, .. }) if desc.contains("is in use") => Ok(()),
-        // With the connection the daemon finds QEMU gone, or looks again.
-        Err(source) => Err(qmp_failed("object-del", IOMMUFD_ID)(source)),
     }
 }
 
@@ -456,24 +306,6 @@ fn may_still_happen(e: &PlugError) -> bool {
 /// Pinning costs about 0.25 s per GiB where pages have still to be cleared; four times that, and what emulation costs.
 fn patience(guest_ram: u64) -> Duration {
     Duration::from_secs(30 + (guest_ram >> 30).min(16 * 1024))
-}
-
-fn keep<T>(errors: &mut Vec<PlugError>, result: Result<T, PlugError>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(e) => {
-            errors.push(e);
-            None
-        }
-    }
-}
-
-fn keep_grant<T>(errors: &mut Vec<PlugError>, vf: Bdf, result: Result<T, GrantError>) -> Option<T> {
-    match result {
-        // It ended meanwhile, and its grants with it.
-        Err(GrantError::Gone(_)) => None,
-        result => keep(errors, result.map_err(|source| PlugError::Revoke { vf, source })),
-    }
 }
 
 #[cfg(test)]
