@@ -1,5 +1,8 @@
 //! Device nodes as QEMU sees them: in the private /dev that libvirt made for it, or the host's own (`namespaces = []`).
 //!
+//! libvirt mounts a private /dev with the domain's SELinux label as its context (`qemuDomainSetupDev()`), so nodes made in
+//! it carry that label.
+//!
 //! Everything is opened from QEMU's root step by step and without following links, so that a QEMU that has taken over its
 //! /dev cannot lead us elsewhere.
 

@@ -217,14 +217,20 @@ impl Plugger {
         let process = Process::open(request.pid)?;
         let nodes = Nodes::of(&process)?;
         let maps = DeviceMaps::of(&process)?;
-        let owner = nodes.owner_before(group, device)?;
-        // Before the first grant, so that a failing one finds it.
+        let user = process.owner()?;
+        // A node that is QEMU's already is so by a grant that was not taken back: no one to give it back to.
+        let owner = nodes.owner_before(group, device)?.filter(|before| *before != user);
+        // Recorded before the first grant, so that a failing one is taken back.
         self.granted()
             .groups
             .entry(request.vf)
+            .and_modify(|known| {
+                let owner = owner.or(known.owner);
+                *known = GroupGrant { group, device, owner };
+            })
             .or_insert(GroupGrant { group, device, owner });
         nodes.grant_container()?;
-        nodes.grant_group(group, device, process.owner()?)?;
+        nodes.grant_group(group, device, user)?;
         maps.allow(CONTAINER)?;
         maps.allow(device)?;
         tracing::debug!(vf = %request.vf, group, %device, private = nodes.private(), maps = maps.len(), "group granted");

@@ -73,6 +73,9 @@ impl Plugger {
         qmp: Option<&Qmp>,
         errors: &mut Vec<PlugError>,
     ) {
+        if group.is_some_and(|g| self.shares(vf, g)) {
+            return;
+        }
         let device = match group {
             Some(g) => Some(g.device),
             None => keep(errors, self.device_of(way, vf)).flatten(),
@@ -86,6 +89,13 @@ impl Plugger {
         if let (PlugWay::Iommufd, Some(qmp)) = (way, qmp) {
             keep(errors, drop_context(qmp).await);
         }
+    }
+
+    /// Another VF of the group is plugged. A group goes to one QEMU as a whole, and stays as long as one of it is there.
+    fn shares(&self, vf: Bdf, granted: GroupGrant) -> bool {
+        let granted_now = self.granted();
+        let mut others = granted_now.groups.iter().filter(|(other, _)| **other != vf);
+        others.any(|(_, other)| other.group == granted.group)
     }
 
     /// From memory, or after a restart of the daemon from sysfs. `None`: the VF is no VFIO device, so there is no number to

@@ -109,7 +109,12 @@ impl Sysfs {
             // Between the write to sriov_numvfs and the links there is a moment without them.
             let Some(target) = link_name(&link)? else { continue };
             let vf: Bdf = parse(&link, &target, "a PCI address")?;
-            vfs.push(self.vf(vf, index)?);
+            match self.vf(vf, index) {
+                Ok(vf) => vfs.push(vf),
+                // As above, the other way round.
+                Err(SysfsError::NoDevice(_)) => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(vfs)
     }
