@@ -18,7 +18,7 @@ pub fn ask(call: &Call, request: &Request) -> Result<Vec<SourceEdit>, String> {
     let io = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => no_answer(call),
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => closed(),
-        _ => format!("talking to hybondd failed: {error}; see 'journalctl -u hybond'"),
+        _ => format!("talking to hybondd failed: {error}; see 'journalctl -u hybondd'"),
     };
     // The deadline of the process comes first; these are for the case that it could not be set.
     stream.set_read_timeout(Some(call.deadline)).map_err(io)?;
@@ -61,7 +61,7 @@ fn socket() -> PathBuf {
 fn not_running(call: &Call, socket: &std::path::Path, error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => format!(
-            "hybondd is not running on {}; start it with 'systemctl start hybond', or take hybond out of the domain \
+            "hybondd is not running on {}; start it with 'systemctl start hybondd', or take hybond out of the domain \
              with 'hybondctl disable {}'",
             host(),
             call.domain
@@ -73,19 +73,19 @@ fn not_running(call: &Call, socket: &std::path::Path, error: &std::io::Error) ->
 /// The deadline has passed.
 pub fn no_answer(call: &Call) -> String {
     format!(
-        "hybondd has not answered within {} s; see 'journalctl -u hybond', and try again",
+        "hybondd has not answered within {} s; see 'journalctl -u hybondd', and try again",
         call.deadline.as_secs_f32()
     )
 }
 
 fn closed() -> String {
-    "hybondd closed the connection without an answer; see 'journalctl -u hybond', and try again".to_owned()
+    "hybondd closed the connection without an answer; see 'journalctl -u hybondd', and try again".to_owned()
 }
 
 fn not_understood(error: &dyn std::fmt::Display) -> String {
     format!(
         "hybondd gave an answer that this hook does not understand ({error}); they are not of one release: run \
-         'systemctl restart hybond'"
+         'systemctl restart hybondd'"
     )
 }
 
@@ -101,7 +101,7 @@ fn sentence(reason: &str) -> String {
         })
         .collect();
     if words.is_empty() {
-        return "refused by hybondd without a reason; see 'journalctl -u hybond'".to_owned();
+        return "refused by hybondd without a reason; see 'journalctl -u hybondd'".to_owned();
     }
     words.join(" ")
 }

@@ -245,7 +245,7 @@ fn without_a_daemon_a_hybrid_domain_goes_nowhere_and_the_way_out_is_named() {
     for i in REFUSABLE {
         let outcome = hook(&arguments(EVERY[i]), HYBRID.as_bytes(), Path::new(NOWHERE), None);
         outcome.assert_refused("hybondd is not running on ");
-        outcome.assert_says("systemctl start hybond");
+        outcome.assert_says("systemctl start hybondd");
         outcome.assert_says(&format!("hybond: {} of domain web-1 on ", EVERY[i][0]));
     }
     for i in TOLD_ONLY {
