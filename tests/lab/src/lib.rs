@@ -14,6 +14,7 @@ pub mod host;
 pub mod image;
 pub mod machine;
 pub mod net;
+pub mod probe;
 pub mod process;
 pub mod qmp;
 pub mod saved;
