@@ -63,8 +63,8 @@ pub(crate) fn own(fd: OwnedFd) -> Map {
 fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
     u64::from(code)
         | u64::from(source << 4 | destination) << 8
-        | u64::from(offset.cast_unsigned()) << 16
-        | u64::from(immediate.cast_unsigned()) << 32
+        | u64::from(offset as u16) << 16
+        | u64::from(immediate as u32) << 32
 }
 
 /// A device program like libvirt's, without its wildcards: allowed is what the map's entry for the device allows.

@@ -240,3 +240,28 @@ async fn an_emulated_primary_takes_a_tap_by_descriptor() {
     assert_eq!(change, Change::AlreadyThere);
     assert_eq!(revoke(&qmp, mac).await.expect("none left"), Change::AlreadyThere);
 }
+
+#[tokio::test]
+async fn a_group_stays_until_its_last_vf_is_gone() {
+    // A NIC without ACS: both VFs in one group.
+    let Some(mut qemu) = Opener::private_root() else { return };
+    let (tree, monitor) = (bound(), FakeMonitor::start());
+    tree.group("0000:01:10.2", 7);
+    tree.driver("0000:01:10.2", "vfio-pci");
+    let (plugger, qmp, first) = (plugger(&tree), monitor.connect().await, request(qemu.pid()));
+    let second = PlugRequest {
+        vf: bdf("0000:01:10.2"),
+        id: "hbvf525400aa0002".into(),
+        ..first.clone()
+    };
+    for request in [&first, &second] {
+        plugger.plug(PlugWay::Group, &qmp, request).await.expect("plugged");
+    }
+    let revoke = async |vf| plugger.revoke(PlugWay::Group, Some(qemu.pid()), vf, Some(&qmp)).await;
+    revoke(first.vf).await.expect("what was its alone");
+    assert!(qemu.exists("/dev/vfio/7"));
+    revoke(second.vf).await.expect("everything");
+    assert!(!qemu.can_open("/dev/vfio/7"));
+    assert!(!qemu.exists("/dev/vfio"));
+    qemu.end();
+}
