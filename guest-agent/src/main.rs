@@ -21,6 +21,8 @@ mod pair;
 mod port;
 mod report;
 mod run;
+#[cfg(test)]
+mod scripts;
 mod state;
 mod switch;
 mod sys;

@@ -235,13 +235,13 @@ impl Pair {
     fn watch(&mut self, seen: &Seen<'_>, now: u64) {
         let active = seen.active();
         let before = self.active.replace(active);
-        if before.is_some_and(|b| b != active) {
+        // A switch says itself what it does.
+        if before.is_some_and(|b| b != active) && self.switch.is_none() {
             let name = &seen.bond.name;
-            match active {
-                Path::None => log!(warning, "pair {}: no slave of {name} has carrier", self.mac),
-                path => log!(info, "pair {}: {name} is on the {}", self.mac, word(path)),
-            }
-            if active != Path::None && self.switch.is_none() {
+            if active == Path::None {
+                log!(warning, "pair {}: no slave of {name} has carrier", self.mac);
+            } else {
+                log!(info, "pair {}: {name} is on the {}", self.mac, word(active));
                 self.announce(now);
             }
         }
@@ -272,7 +272,9 @@ impl Pair {
                     Err(reason) => log!(warning, "pair {}: not moved to the {to}: {reason}", self.mac),
                 }
                 let state = state(self.mac, Some(seen), None);
-                self.sent = Some(state.clone());
+                if result.is_ok() && !switch.ids.is_empty() {
+                    self.sent = Some(state.clone());
+                }
                 for id in switch.ids {
                     out.push(match &result {
                         Ok(()) => FromAgent::Done {
