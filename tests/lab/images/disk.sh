@@ -48,7 +48,7 @@ chroot "$root" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db
     systemd-resolved.service systemd-hwdb-update.service systemd-journal-catalog-update.service \
     systemd-update-done.service systemd-update-utmp.service systemd-binfmt.service systemd-pcrphase.service \
     systemd-udev-settle.service getty@tty1.service serial-getty@ttyS0.service console-getty.service \
-    libvirt-guests.service systemd-machined.service systemd-machined.socket 2>/dev/null || true
+    libvirt-guests.service 2>/dev/null || true
 umount "$root/proc"
 
 progress "writing the image"

@@ -10,6 +10,8 @@ needed=(
     mmdebstrap debian-archive-keyring cpio zstd xz-utils e2fsprogs kmod openssl
     # the lab
     qemu-utils iproute2 iputils-ping openssh-client util-linux procps
+    # the report's picture
+    librsvg2-bin fonts-dejavu-core
 )
 # QEMU's igb came with 8.0; the emulated hosts were tried on 10.0.
 qemu_is_new() {

@@ -17,6 +17,7 @@ pub mod net;
 pub mod probe;
 pub mod process;
 pub mod qmp;
+pub mod report;
 pub mod saved;
 pub mod tier3;
 

@@ -1,18 +1,22 @@
 //! `hybond-lab`: the lab from the command line.
 
 use anyhow::{Context, Result, bail};
-use hybond_lab::{Lab, Machine, cache, image};
+use hybond_lab::{Domain, Guest, Lab, Machine, cache, image};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 const USAGE: &str = "\
 usage: hybond-lab up                      restore (or first build) the two emulated hosts, and leave them up
        hybond-lab down                    end them
        hybond-lab status                  what is up, and the hosts' clocks
        hybond-lab ssh HOST [COMMAND…]     a command on src, dst or peer; without one, a shell
+       hybond-lab guest DOMAIN COMMAND…   a command in a guest, on whichever host it runs
        hybond-lab guest-image [--agent FILE] [--probe FILE] -o FILE
                                           initramfs of the guest with these programs
+       hybond-lab domain NAME PF [KERNEL-ARGUMENT…]
+                                          XML of a guest with a virtio NIC on PF, for virsh define
        hybond-lab iommufd                 put the rebuilt iommufd and VFIO modules on the running hosts
        hybond-lab clean-cache             remove everything that the lab has built
 
@@ -26,7 +30,9 @@ fn main() -> ExitCode {
         ["down"] => Lab::clear().map(|()| ExitCode::SUCCESS),
         ["status"] => status(),
         ["ssh", host, command @ ..] => ssh(host, command),
+        ["guest", domain, command @ ..] => guest(domain, command),
         ["guest-image", rest @ ..] => guest_image(rest),
+        ["domain", name, pf, arguments @ ..] => domain(name, pf, arguments),
         ["iommufd"] => Lab::attach().and_then(|lab| lab.load_iommufd()).map(|()| ExitCode::SUCCESS),
         ["clean-cache"] => clean_cache(),
         _ => {
@@ -67,6 +73,20 @@ fn ssh(host: &str, command: &[&str]) -> Result<ExitCode> {
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
+fn guest(domain: &str, command: &[&str]) -> Result<ExitCode> {
+    let lab = Lab::attach()?;
+    let guest = Guest::new(domain);
+    for host in lab.hosts() {
+        if !host.run(&format!("virsh domstate {domain} | grep -q running"))?.success() {
+            continue;
+        }
+        let output = guest.run_within(host, &command.join(" "), Duration::from_secs(60))?;
+        write!(std::io::stdout(), "{}", output.stdout)?;
+        return Ok(ExitCode::from(u8::try_from(output.status).unwrap_or(1)));
+    }
+    bail!("domain {domain} runs on neither host")
+}
+
 fn guest_image(arguments: &[&str]) -> Result<ExitCode> {
     let mut programs: Vec<(&Path, &str)> = Vec::new();
     let mut out: Option<PathBuf> = None;
@@ -79,6 +99,15 @@ fn guest_image(arguments: &[&str]) -> Result<ExitCode> {
         }
     }
     image::guest_image(&programs, &out.context("-o FILE is missing")?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn domain(name: &str, pf: &str, arguments: &[&str]) -> Result<ExitCode> {
+    let mut domain = Domain::new(name, pf);
+    for argument in arguments {
+        domain.kernel_arguments += &format!(" {argument}");
+    }
+    write!(std::io::stdout(), "{}", domain.xml())?;
     Ok(ExitCode::SUCCESS)
 }
 
