@@ -1,3 +1,58 @@
-//! hybond-daemon
+//! `hybondd`: one per host. Wires the host's adapters, the guests' tasks and the doors together.
 
-fn main() {}
+mod adapters;
+mod api;
+mod config;
+mod inventory;
+mod logging;
+mod shared;
+mod startup;
+mod task;
+mod timeline;
+
+use anyhow::Context;
+use clap::Parser;
+use std::path::PathBuf;
+use tracing::info;
+
+/// Migrates guests that have an SR-IOV VF: moves their traffic to a virtio NIC, unplugs the VF, and plugs one of the
+/// destination's afterwards.
+///
+/// Runs as root, started by hybondd.service. libvirt's hook asks it what to do; `hybondctl` shows what it does.
+#[derive(Debug, Parser)]
+#[command(name = "hybondd", version)]
+struct Arguments {
+    /// Configuration; fragments are read from the folder of the same name that ends in `.d`.
+    #[arg(long, default_value = "/etc/hybond/hybond.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Where records of guests are kept.
+    #[arg(long, default_value = "/var/lib/hybond", value_name = "FOLDER")]
+    state: PathBuf,
+    /// Read the configuration, say whether it can be used, and exit.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let config = config::Config::load(&arguments.config)?;
+    if arguments.check {
+        return Ok(());
+    }
+    logging::begin();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // The work is waiting for others; two threads let one guest's burst not hold up another's.
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let daemon = startup::begin(config, &arguments.state).await?;
+        sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).context("cannot tell systemd")?;
+        info!("ready");
+        let ended = daemon.run().await;
+        // Best effort: systemd sees the exit anyway.
+        drop(sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]));
+        ended
+    })
+}

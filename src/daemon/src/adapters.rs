@@ -1,0 +1,477 @@
+//! The host as the daemon reaches it, and each [`Action`] as calls to it. Thin: what is done, and when, was decided in
+//! `hybond-core`; here it is carried out, and what came of it is told.
+
+use crate::config::{Config, Pool};
+use hybond_core::guest::{
+    Action, AgentPair, DomainSeen, Failure, Job, MigrationSeen, Outcome, QmpSeen, Snapshot, StandbySeen,
+};
+use hybond_core::ids::{Bdf, DomainId, IfName, Mac, PeerAddr, PoolName};
+use hybond_core::pool::{Ask, Lease, PoolBook};
+use hybond_guest::GuestHandle;
+use hybond_libvirt::{DomainState, Libvirt};
+use hybond_netlink::{Netlink, StandbySpec, VfConfig};
+use hybond_peer::{Patience, PeerClient};
+use hybond_qmp::{MigrationStatus, Qmp, QmpError};
+use hybond_vfio::{PlugRequest, PlugWay, Plugger, Sysfs, Unplug, emulated, request_unplug};
+use hybond_wire::agent::{PairState, Path as ActivePath};
+use hybond_wire::peer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tracing::debug;
+
+/// What every guest of this host shares.
+pub struct Adapters {
+    /// The configuration.
+    pub config: Config,
+    /// What peers reach this host as.
+    pub me: PeerAddr,
+    /// How primaries are plugged.
+    pub way: PlugWay,
+    /// libvirt.
+    pub libvirt: Libvirt,
+    /// Network devices.
+    pub netlink: Netlink,
+    /// PCI.
+    pub sysfs: Sysfs,
+    /// VFIO.
+    pub plugger: Plugger,
+    /// Other hosts' daemons.
+    pub peers: PeerClient,
+    /// Who holds which VF.
+    pub book: Mutex<PoolBook>,
+}
+
+/// A guest as its task reaches it.
+#[derive(Clone)]
+pub struct GuestLinks {
+    /// The domain.
+    pub id: DomainId,
+    /// MACs and pools of its pairs.
+    pub pairs: Vec<(Mac, PoolName)>,
+    /// Its monitor, while connected.
+    pub qmp: Option<Qmp>,
+    /// Its agent's channel, once known.
+    pub agent: Option<GuestHandle>,
+}
+
+/// An error with all its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn failure(error: impl Error) -> Failure {
+    Failure { reason: chain(&error) }
+}
+
+fn because(reason: impl Into<String>) -> Failure {
+    Failure { reason: reason.into() }
+}
+
+/// What the machine needs to know of what the agent says.
+#[must_use]
+pub fn agent_pair(state: &PairState) -> AgentPair {
+    AgentPair {
+        bonded: state.bond.is_some() && state.standby.is_some(),
+        primary_ready: state.primary.is_some() && state.primary_up,
+        on_primary: state.active == ActivePath::Primary,
+    }
+}
+
+/// What the machine needs to know of QEMU's migration.
+#[must_use]
+pub fn migration_seen(status: &MigrationStatus) -> MigrationSeen {
+    match status {
+        MigrationStatus::Completed => MigrationSeen::Completed,
+        status if status.is_over() => MigrationSeen::Idle,
+        _ => MigrationSeen::Active,
+    }
+}
+
+/// The pair whose primary has this QEMU id; libvirt puts `ua-` before the ids that its users choose.
+#[must_use]
+pub fn primary_of(pairs: &[(Mac, PoolName)], device: &str) -> Option<Mac> {
+    let device = device.strip_prefix("ua-").unwrap_or(device);
+    pairs.iter().map(|(mac, _)| *mac).find(|mac| mac.primary_id() == device)
+}
+
+async fn qmp_seen(links: &GuestLinks, qmp: &Qmp) -> Result<QmpSeen, QmpError> {
+    let plugged = qmp.devices().await?;
+    let plugged = plugged
+        .iter()
+        .filter_map(|device| primary_of(&links.pairs, device))
+        .collect::<BTreeSet<_>>();
+    // The migration before the CPUs: they start after it has completed.
+    let migration = migration_seen(&qmp.query_migrate().await?);
+    Ok(QmpSeen {
+        running: qmp.is_running().await?,
+        migration,
+        plugged,
+    })
+}
+
+impl Adapters {
+    /// The book, for a moment.
+    pub fn book(&self) -> MutexGuard<'_, PoolBook> {
+        // The book is changed in single steps: a panic elsewhere leaves it whole.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries an action out.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub async fn run(
+        &self,
+        links: GuestLinks,
+        action: Action,
+        progress: impl Fn(String) + Send + Sync,
+    ) -> Result<Outcome, Failure> {
+        match action {
+            Action::Look { libvirt } => self.look(&links, libvirt).await,
+            Action::LookAtJob => {
+                let domain = self.domain(links.id).await?;
+                Ok(Outcome::Job(domain, self.job(links.id).await?))
+            }
+            Action::Lease(ask) => Ok(self.lease(&ask)),
+            Action::ChoosePf(ask) => match self.book().standby_pf(&ask.pool) {
+                Some(pf) => Ok(Outcome::NoVf {
+                    reason: String::new(),
+                    pf: Some(pf),
+                }),
+                None => Err(because(format!("pool {} has no PF on this host", ask.pool))),
+            },
+            Action::MakeStandby { mac, pf, vlan } => self.make_standby(&links, mac, pf, vlan).await,
+            Action::RaiseStandby(mac) => {
+                self.netlink
+                    .set_standby_up(&mac.standby_name(), true)
+                    .await
+                    .map_err(failure)?;
+                self.standby(mac).await
+            }
+            Action::AskDrain { peer, migration } => {
+                let within = self.config.guest.drain_within;
+                let request = peer::Request::Drain {
+                    version: peer::VERSION,
+                    migration,
+                    domain: links.id,
+                    within_ms: within,
+                };
+                // The source gives up first, so that its reason arrives.
+                let patience = Patience::within(Duration::from_millis(within) + Duration::from_secs(10));
+                let answer = self
+                    .peers
+                    .ask(&peer, &request, patience, |phase| progress(phase.to_owned()))
+                    .await;
+                match answer.map_err(failure)? {
+                    peer::Response::Drained => Ok(Outcome::Done),
+                    peer::Response::Refused { reason } => Err(because(format!("{peer} does not drain: {reason}"))),
+                    other => Err(because(format!("{peer} gave an answer that fits no drain: {other:?}"))),
+                }
+            }
+            Action::PrepareVf { lease, vlan } => self.prepare_vf(&links, &lease, vlan).await,
+            Action::Plug(lease) => self.plug(&links, &lease).await,
+            Action::Failover(mac) => self.switch(&links, mac, false).await,
+            Action::Failback(mac) => self.switch(&links, mac, true).await,
+            Action::Unplug(lease) => self.unplug(&links, &lease).await,
+            Action::ResetVf(lease) => self.reset_vf(&links, &lease).await,
+            Action::Release(lease) => {
+                self.book().release(lease.domain, lease.mac);
+                Ok(Outcome::Done)
+            }
+            Action::RemoveStandby(mac) => {
+                self.netlink
+                    .remove_standby(&mac.standby_name())
+                    .await
+                    .map_err(failure)?;
+                Ok(Outcome::Done)
+            }
+            Action::Announce => self.announce(&links).await,
+            Action::RepairXml => self.repair_xml(&links).await,
+            Action::Answer { .. } => Ok(Outcome::Done),
+        }
+    }
+
+    async fn domain(&self, id: DomainId) -> Result<DomainSeen, Failure> {
+        let state = self.libvirt.state(id).await.map_err(failure)?;
+        // A crashed guest may still have its QEMU (`on_crash` preserve).
+        let active = state.has_qemu() || matches!(state, DomainState::Crashed | DomainState::Unknown);
+        Ok(if active { DomainSeen::Active } else { DomainSeen::Absent })
+    }
+
+    async fn job(&self, id: DomainId) -> Result<Job, Failure> {
+        Ok(match self.libvirt.job(id).await.map_err(failure)? {
+            hybond_libvirt::Job::None => Job::None,
+            hybond_libvirt::Job::Outgoing(_) => Job::Outgoing,
+            hybond_libvirt::Job::Incoming => Job::Incoming,
+            _ => Job::Other,
+        })
+    }
+
+    async fn look(&self, links: &GuestLinks, libvirt: bool) -> Result<Outcome, Failure> {
+        let libvirt = match libvirt {
+            true => Some((self.domain(links.id).await?, self.job(links.id).await?)),
+            false => None,
+        };
+        let qmp = match &links.qmp {
+            Some(qmp) => match qmp_seen(links, qmp).await {
+                Ok(seen) => Some(seen),
+                // It has just gone; the link reports that by itself.
+                Err(error) => {
+                    debug!(domain = %links.id, error = chain(&error), "the monitor does not answer");
+                    None
+                }
+            },
+            None => None,
+        };
+        let mut standby = BTreeMap::new();
+        for (mac, _) in &links.pairs {
+            if let Some(seen) = self.standby_seen(*mac).await? {
+                standby.insert(*mac, seen);
+            }
+        }
+        Ok(Outcome::Looked(Snapshot { libvirt, qmp, standby }))
+    }
+
+    async fn standby_seen(&self, mac: Mac) -> Result<Option<StandbySeen>, Failure> {
+        let link = self.netlink.standby(&mac.standby_name()).await.map_err(failure)?;
+        Ok(link.map(|link| StandbySeen {
+            pf: link.pf().clone(),
+            up: link.up,
+        }))
+    }
+
+    async fn standby(&self, mac: Mac) -> Result<Outcome, Failure> {
+        let seen = self.standby_seen(mac).await?;
+        seen.map(Outcome::Standby)
+            .ok_or_else(|| because(format!("macvtap {} has vanished", mac.standby_name())))
+    }
+
+    fn lease(&self, ask: &Ask) -> Outcome {
+        let mut book = self.book();
+        match book.lease(ask) {
+            Ok(lease) => Outcome::Leased(lease),
+            Err(none) => Outcome::NoVf {
+                reason: none.to_string(),
+                pf: book.standby_pf(&ask.pool),
+            },
+        }
+    }
+
+    fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<&Pool> {
+        let (_, name) = links.pairs.iter().find(|(of, _)| *of == mac)?;
+        self.config.pools.get(name)
+    }
+
+    async fn make_standby(
+        &self,
+        links: &GuestLinks,
+        mac: Mac,
+        lower: IfName,
+        vlan: Option<u16>,
+    ) -> Result<Outcome, Failure> {
+        let allmulticast = self.pool_of(links, mac).is_some_and(|pool| pool.allmulticast);
+        // The domain does not run when this is asked for: one that is in the way is of an earlier life.
+        let spec = StandbySpec {
+            name: mac.standby_name(),
+            mac,
+            lower,
+            vlan,
+            allmulticast,
+            replace: true,
+        };
+        self.netlink.make_standby(&spec).await.map_err(failure)?;
+        self.standby(mac).await
+    }
+
+    async fn prepare_vf(&self, links: &GuestLinks, lease: &Lease, vlan: Option<u16>) -> Result<Outcome, Failure> {
+        let Ok(bdf) = lease.vf.id.as_str().parse::<Bdf>() else {
+            return Ok(Outcome::Done);
+        };
+        let pool = self.pool_of(links, lease.mac);
+        let config = VfConfig {
+            mac: Some(lease.mac.octets()),
+            vlan: Some(vlan.unwrap_or(0)),
+            trust: pool.and_then(|pool| pool.trust),
+            spoofchk: pool.and_then(|pool| pool.spoofchk),
+            ..VfConfig::default()
+        };
+        self.netlink
+            .set_vf(&lease.vf.pf, lease.vf.index, &config)
+            .await
+            .map_err(failure)?;
+        if self.way != PlugWay::Libvirt {
+            self.sysfs.bind_vfio(bdf).await.map_err(failure)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn plug(&self, links: &GuestLinks, lease: &Lease) -> Result<Outcome, Failure> {
+        let qmp = links
+            .qmp
+            .as_ref()
+            .ok_or_else(|| because("QEMU's monitor is not connected"))?;
+        let Ok(bdf) = lease.vf.id.as_str().parse::<Bdf>() else {
+            return self.plug_emulated(links, lease, qmp).await;
+        };
+        if self.way == PlugWay::Libvirt {
+            let xml = hostdev_xml(lease.mac, bdf);
+            self.libvirt.attach_device(links.id, xml).await.map_err(failure)?;
+            return Ok(Outcome::Done);
+        }
+        let request = PlugRequest {
+            pid: self.pid(links).await?,
+            vf: bdf,
+            id: lease.mac.primary_id(),
+            bus: lease.mac.root_port_id(),
+            guest_ram_bytes: self.libvirt.memory_bytes(links.id).await.map_err(failure)?,
+        };
+        self.plugger.plug(self.way, qmp, &request).await.map_err(failure)?;
+        Ok(Outcome::Done)
+    }
+
+    async fn plug_emulated(&self, links: &GuestLinks, lease: &Lease, qmp: &Qmp) -> Result<Outcome, Failure> {
+        let emulated = self.pool_of(links, lease.mac).and_then(|pool| pool.emulated.as_ref());
+        let emulated = emulated.ok_or_else(|| because(format!("the pool of {} is not emulated", lease.vf.id)))?;
+        let tap = self
+            .netlink
+            .make_tap(&tap_name(lease.mac)?, &emulated.bridge)
+            .await
+            .map_err(failure)?;
+        emulated::plug(qmp, lease.mac, emulated.model, tap.as_fd())
+            .await
+            .map_err(failure)?;
+        Ok(Outcome::Done)
+    }
+
+    async fn pid(&self, links: &GuestLinks) -> Result<u32, Failure> {
+        let pid = self.libvirt.pid(links.id).await.map_err(failure)?;
+        pid.ok_or_else(|| because("libvirt names no QEMU process for the domain"))
+    }
+
+    async fn unplug(&self, links: &GuestLinks, lease: &Lease) -> Result<Outcome, Failure> {
+        let qmp = links
+            .qmp
+            .as_ref()
+            .ok_or_else(|| because("QEMU's monitor is not connected"))?;
+        let mut id = lease.mac.primary_id();
+        if self.way == PlugWay::Libvirt {
+            id = format!("ua-{id}");
+            self.libvirt.detach_alias(links.id, id).await.map_err(failure)?;
+            return Ok(Outcome::Done);
+        }
+        match request_unplug(qmp, &id).await.map_err(failure)? {
+            Unplug::Pending => Ok(Outcome::Done),
+            Unplug::Gone => Ok(Outcome::NotPlugged),
+        }
+    }
+
+    /// Goes on past errors, and tells all of them.
+    async fn reset_vf(&self, links: &GuestLinks, lease: &Lease) -> Result<Outcome, Failure> {
+        let mut errors = Vec::new();
+        let Ok(bdf) = lease.vf.id.as_str().parse::<Bdf>() else {
+            if let Some(qmp) = &links.qmp {
+                collect(&mut errors, emulated::revoke(qmp, lease.mac).await);
+            }
+            collect(&mut errors, self.netlink.remove_link(&tap_name(lease.mac)?).await);
+            return all_well(errors);
+        };
+        if self.way != PlugWay::Libvirt {
+            // A domain that is gone has no process; its grants on the host's own nodes are still to be taken back.
+            let pid = self.libvirt.pid(links.id).await.ok().flatten();
+            if let Err(kept) = self.plugger.revoke(self.way, pid, bdf, links.qmp.as_ref()).await {
+                errors.extend(kept.iter().map(|error| chain(error)));
+            }
+        }
+        // After DEVICE_DELETED only: on igb a change of the MAC resets the VF, and while it is plugged both paths go silent.
+        let clear = VfConfig {
+            mac: Some([0; 6]),
+            vlan: Some(0),
+            ..VfConfig::default()
+        };
+        collect(
+            &mut errors,
+            self.netlink.set_vf(&lease.vf.pf, lease.vf.index, &clear).await,
+        );
+        if self.way != PlugWay::Libvirt {
+            collect(&mut errors, self.sysfs.unbind_vfio(bdf).await);
+        }
+        all_well(errors)
+    }
+
+    async fn switch(&self, links: &GuestLinks, mac: Mac, to_primary: bool) -> Result<Outcome, Failure> {
+        let agent = links
+            .agent
+            .as_ref()
+            .ok_or_else(|| because("the guest's agent channel is not known"))?;
+        let (overlap, within) = (self.config.guest.overlap_ms, self.config.switch_within);
+        let state = if to_primary {
+            agent.failback(mac, overlap, within).await
+        } else {
+            agent.failover(mac, overlap, within).await
+        };
+        let pair = agent_pair(&state.map_err(failure)?);
+        if pair.on_primary != to_primary {
+            return Err(because(format!(
+                "the agent says that pair {mac} was switched, and reports the other path"
+            )));
+        }
+        Ok(Outcome::Switched(pair))
+    }
+
+    async fn announce(&self, links: &GuestLinks) -> Result<Outcome, Failure> {
+        let qmp = links
+            .qmp
+            .as_ref()
+            .ok_or_else(|| because("QEMU's monitor is not connected"))?;
+        qmp.announce_self().await.map_err(failure)?;
+        Ok(Outcome::Done)
+    }
+
+    async fn repair_xml(&self, links: &GuestLinks) -> Result<Outcome, Failure> {
+        self.libvirt
+            .set_source_peer(links.id, self.me.clone())
+            .await
+            .map_err(failure)?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn tap_name(mac: Mac) -> Result<IfName, Failure> {
+    format!("hbe{}", mac.compact()).parse().map_err(failure)
+}
+
+/// A VF as libvirt attaches it, for hosts where nothing else works.
+fn hostdev_xml(mac: Mac, vf: Bdf) -> String {
+    let (domain, bus, slot, function) = vf.parts();
+    let id = mac.primary_id();
+    format!(
+        "<interface type='hostdev' managed='yes'><mac address='{mac}'/><source><address type='pci' \
+         domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/></source>\
+         <alias name='ua-{id}'/></interface>"
+    )
+}
+
+fn collect<T>(errors: &mut Vec<String>, result: Result<T, impl Error>) {
+    if let Err(error) = result {
+        errors.push(chain(&error));
+    }
+}
+
+fn all_well(errors: Vec<String>) -> Result<Outcome, Failure> {
+    if errors.is_empty() {
+        Ok(Outcome::Done)
+    } else {
+        Err(because(errors.join("; ")))
+    }
+}

@@ -1,0 +1,208 @@
+//! Answers hybondctl.
+
+use super::RELEASE;
+use super::socket::{self, ExchangeError};
+use crate::adapters::chain;
+use crate::shared::Shared;
+use hybond_core::guest::{Answer, Request as Ask};
+use hybond_core::ids::DomainId;
+use hybond_wire::control::{
+    DomainStatus, ErrorKind, HostStatus, LeaseStatus, PoolStatus, REQUEST_LIMIT, RESPONSE_LIMIT, Request, Response,
+    Run, VfStatus,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, broadcast};
+use tracing::{debug, warn};
+
+const AT_ONCE: usize = 64;
+/// Most runs that `timeline` gives.
+const MAX_RUNS: usize = 50;
+/// A plug waits for the guest's driver.
+const PLUG_WITHIN: Duration = Duration::from_secs(90);
+
+/// What the host says of itself.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Why primaries are plugged as they are.
+    pub plug_reason: String,
+}
+
+/// Serves until the daemon ends.
+pub async fn serve(shared: Arc<Shared>, about: About, listener: UnixListener) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (shared, about) = (Arc::clone(&shared), about.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = connection(&shared, &about, stream).await {
+                        debug!(error = chain(&error), "a request of hybondctl's was not answered");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => warn!(error = chain(&error), "a connection of hybondctl's was not accepted"),
+        }
+    }
+}
+
+async fn connection(shared: &Arc<Shared>, about: &About, mut stream: UnixStream) -> Result<(), ExchangeError> {
+    let request = match socket::read(&mut stream, REQUEST_LIMIT).await {
+        Ok(request) => request,
+        Err(ExchangeError::Line(error)) => {
+            let response = failed(
+                ErrorKind::Invalid,
+                format!("the daemon does not know this request: {}", chain(&error)),
+            );
+            return socket::write(&mut stream, &response, RESPONSE_LIMIT).await;
+        }
+        Err(error) => return Err(error),
+    };
+    let response = match request {
+        Request::Status { domain } => status(shared, domain).await,
+        Request::Pools => pools(shared),
+        Request::Host => Response::Host {
+            host: HostStatus {
+                release: RELEASE.to_owned(),
+                peer: shared.adapters.me.clone(),
+                plug: shared.adapters.way.to_string(),
+                plug_reason: about.plug_reason.clone(),
+            },
+        },
+        Request::Drain { domain } => return act(shared, &mut stream, &domain, Ask::HoldBack).await,
+        Request::Plug { domain } => return act(shared, &mut stream, &domain, Ask::Plug).await,
+        Request::Timeline { domain, limit } => timeline(shared, &domain, limit.min(MAX_RUNS)).await,
+        Request::Watch { domain } => return watch(shared, &mut stream, &domain).await,
+    };
+    socket::write(&mut stream, &response, RESPONSE_LIMIT).await
+}
+
+fn failed(kind: ErrorKind, message: String) -> Response {
+    Response::Error { kind, message }
+}
+
+fn not_found(domain: &str) -> Response {
+    let hint = "hybondctl status lists those that it has; a domain is its from the first start after hybondctl enable";
+    failed(
+        ErrorKind::NotFound,
+        format!("hybondd has no domain {domain:?} on this host: {hint}"),
+    )
+}
+
+async fn status(shared: &Arc<Shared>, domain: Option<String>) -> Response {
+    let tasks = match &domain {
+        Some(domain) => match shared.find(domain) {
+            Some(found) => vec![found],
+            None => return not_found(domain),
+        },
+        None => shared.all(),
+    };
+    let mut domains: Vec<DomainStatus> = Vec::new();
+    for (_, task) in tasks {
+        domains.extend(task.view().await.map(|view| view.status));
+    }
+    domains.sort_by(|a, b| a.name.cmp(&b.name));
+    Response::Status { domains }
+}
+
+fn pools(shared: &Arc<Shared>) -> Response {
+    let book = shared.adapters.book();
+    let name = |id: DomainId| shared.task(id).map_or_else(|| id.to_string(), |task| task.name);
+    let pools = book.pools().iter().map(|(pool, vfs)| PoolStatus {
+        name: pool.clone(),
+        vfs: vfs
+            .iter()
+            .map(|vf| VfStatus {
+                vf: vf.id.clone(),
+                pf: vf.pf.clone(),
+                numa_node: vf.numa_node,
+                lease: book.holder(&vf.id).map(|lease| LeaseStatus {
+                    domain: lease.domain,
+                    name: name(lease.domain),
+                    mac: lease.mac,
+                }),
+            })
+            .collect(),
+    });
+    Response::Pools { pools: pools.collect() }
+}
+
+/// Asks for a drain or a plug, and passes its phases on while it goes.
+async fn act(shared: &Arc<Shared>, stream: &mut UnixStream, domain: &str, ask: Ask) -> Result<(), ExchangeError> {
+    let Some((id, task)) = shared.find(domain) else {
+        return socket::write(stream, &not_found(domain), RESPONSE_LIMIT).await;
+    };
+    let (done, within) = match ask {
+        Ask::HoldBack => (
+            "drained",
+            Duration::from_millis(shared.adapters.config.guest.drain_within) + PLUG_WITHIN,
+        ),
+        _ => ("plugged", PLUG_WITHIN),
+    };
+    let mut feed = shared.feed.subscribe();
+    let answer = tokio::time::timeout(within, task.ask(shared, ask));
+    tokio::pin!(answer);
+    let response = loop {
+        tokio::select! {
+            answer = &mut answer => break match answer {
+                Ok(Ok(Answer::Done(_))) => Response::Done { message: format!("{domain} is {done}") },
+                Ok(Ok(Answer::Refused(reason))) => failed(ErrorKind::Refused, format!("{domain}: {reason}")),
+                Ok(Err(ended)) => failed(ErrorKind::Failed, format!("{domain}: {ended}")),
+                Err(_) => {
+                    let s = within.as_secs();
+                    failed(ErrorKind::Failed, format!("{domain} was not {done} within {s} s; see hybondctl status {domain}"))
+                }
+            },
+            told = feed.recv() => pass_on(stream, id, told).await?,
+        }
+    };
+    socket::write(stream, &response, RESPONSE_LIMIT).await
+}
+
+type Told = Result<(DomainId, Response), broadcast::error::RecvError>;
+
+async fn pass_on(stream: &mut UnixStream, id: DomainId, told: Told) -> Result<(), ExchangeError> {
+    match told {
+        Ok((of, progress)) if of == id => socket::write(stream, &progress, RESPONSE_LIMIT).await,
+        // Another's, or some were missed: progress is for the eye.
+        _ => Ok(()),
+    }
+}
+
+async fn watch(shared: &Arc<Shared>, stream: &mut UnixStream, domain: &str) -> Result<(), ExchangeError> {
+    let Some((id, _)) = shared.find(domain) else {
+        return socket::write(stream, &not_found(domain), RESPONSE_LIMIT).await;
+    };
+    let mut feed = shared.feed.subscribe();
+    loop {
+        let told = tokio::select! {
+            told = feed.recv() => told,
+            () = socket::closed(stream) => return Ok(()),
+        };
+        pass_on(stream, id, told).await?;
+    }
+}
+
+async fn timeline(shared: &Arc<Shared>, domain: &str, limit: usize) -> Response {
+    // A guest that has left is known by its UUID only.
+    let found = shared.find(domain);
+    let id = found.as_ref().map(|(id, _)| *id).or_else(|| domain.parse().ok());
+    let Some(id) = id else { return not_found(domain) };
+    let journal = Arc::clone(&shared.journal);
+    let read = tokio::task::spawn_blocking(move || journal.runs::<Run>(&id, MAX_RUNS)).await;
+    let mut runs = match read {
+        Ok(Ok(runs)) => runs,
+        Ok(Err(error)) => return failed(ErrorKind::Failed, chain(&error)),
+        Err(panic) => return failed(ErrorKind::Failed, panic.to_string()),
+    };
+    if let Some((_, task)) = found {
+        runs.extend(task.view().await.and_then(|view| view.run));
+    }
+    let runs = runs.split_off(runs.len().saturating_sub(limit));
+    Response::Timeline { runs }
+}

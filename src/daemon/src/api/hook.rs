@@ -1,0 +1,135 @@
+//! Answers libvirt's hook. libvirt holds the domain's lock while it waits, so nothing on the way to an answer may call
+//! libvirt about that domain.
+
+use super::socket::{self, ExchangeError};
+use crate::adapters::chain;
+use crate::shared::{Ended, Shared};
+use hybond_core::guest::{Answer, DomainSeen, Event, Record, Request as Ask, Stage};
+use hybond_core::ids::MigrationId;
+use hybond_wire::hook::{LIMIT, Operation, Request, Response, SourceEdit, VERSION};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+/// Hooks that are answered at one time. libvirt starts one for each domain that it starts.
+const AT_ONCE: usize = 256;
+
+/// Serves until the daemon ends.
+pub async fn serve(shared: Arc<Shared>, listener: UnixListener) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    if let Err(error) = connection(&shared, stream).await {
+                        warn!(error = chain(&error), "a hook was not answered");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => warn!(error = chain(&error), "a hook's connection was not accepted"),
+        }
+    }
+}
+
+async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> Result<(), ExchangeError> {
+    let request: Request = socket::read(&mut stream, LIMIT).await?;
+    let response = tokio::select! {
+        response = answer(shared, request) => response,
+        // libvirt has ended its hook, or the hook has given up.
+        () = socket::closed(&mut stream) => return Ok(()),
+    };
+    socket::write(&mut stream, &response, LIMIT).await
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
+    let Request {
+        version,
+        operation,
+        reason,
+        domain,
+    } = request;
+    if version != VERSION {
+        return refuse(format!(
+            "hybond-hook speaks version {version} of its protocol and hybondd version {VERSION}: restart hybondd"
+        ));
+    }
+    debug!(?operation, reason, domain = domain.name, domain_uuid = %domain.id, "hook");
+    let id = domain.id;
+    match operation {
+        Operation::Migrate => {
+            let migration = migration_id();
+            ask(
+                shared,
+                Record::new(domain.clone(), Stage::Leaving),
+                Ask::Receive(domain, migration),
+            )
+            .await
+        }
+        Operation::Prepare | Operation::Restore => {
+            ask(
+                shared,
+                Record::new(domain.clone(), Stage::Leaving),
+                Ask::Prepare(domain),
+            )
+            .await
+        }
+        Operation::Started | Operation::Reconnect => {
+            tell(shared, id, Event::LookAgain).await;
+            proceed(Vec::new())
+        }
+        Operation::Release => {
+            tell(shared, id, Event::Domain(DomainSeen::Absent)).await;
+            proceed(Vec::new())
+        }
+        Operation::Start | Operation::Stopped => proceed(Vec::new()),
+    }
+}
+
+/// Asks the guest's task, which is started where there is none; and again where it ends in this very moment.
+async fn ask(shared: &Arc<Shared>, record: Record, request: Ask) -> Response {
+    for _ in 0..3 {
+        match shared.task_or_start(record.clone()).ask(shared, request.clone()).await {
+            Ok(Answer::Done(sources)) => return proceed(sources),
+            Ok(Answer::Refused(reason)) => return refuse(reason),
+            Err(Ended) => shared.ended(record.spec.id),
+        }
+    }
+    refuse(Ended.to_string())
+}
+
+async fn tell(shared: &Arc<Shared>, id: hybond_core::ids::DomainId, event: Event) {
+    if let Some(task) = shared.task(id) {
+        task.tell(event).await;
+    }
+}
+
+fn proceed(sources: Vec<(hybond_core::ids::Mac, hybond_core::ids::IfName)>) -> Response {
+    let sources = sources
+        .into_iter()
+        .map(|(mac, source)| SourceEdit { mac, source })
+        .collect();
+    Response::Proceed { sources }
+}
+
+fn refuse(reason: String) -> Response {
+    Response::Refuse { reason }
+}
+
+/// Unique on this host, and told to the source: the time in nanoseconds, and a count.
+fn migration_id() -> MigrationId {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    #[expect(
+        clippy::expect_used,
+        reason = "hexadecimal digits and a dash are what an id may have"
+    )]
+    format!("{nanos:x}-{count:x}").parse().expect("valid")
+}

@@ -1,0 +1,11 @@
+//! The daemon's doors: libvirt's hook, hybondctl, and other hosts' daemons.
+
+pub mod control;
+pub mod hook;
+pub mod peer;
+mod socket;
+
+pub use socket::listen;
+
+/// hybond's release.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,113 @@
+//! Answers other hosts' daemons. A peer may ask for the drain of a domain that is in an outgoing migration on this host, and
+//! for nothing else; whether it is, the guest's machine finds out from libvirt.
+
+use super::RELEASE;
+use crate::adapters::chain;
+use crate::shared::Shared;
+use hybond_core::guest::{Answer, Event, Request as Ask};
+use hybond_peer::IncomingRequest;
+use hybond_wire::control::Response as Told;
+use hybond_wire::peer::{Request, Response, VERSION};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// The source gives up this much earlier than the destination, so that its reason arrives.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Serves until the daemon ends.
+pub async fn serve(shared: Arc<Shared>, mut requests: mpsc::Receiver<IncomingRequest>) {
+    while let Some(incoming) = requests.recv().await {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { connection(&shared, incoming).await });
+    }
+}
+
+async fn connection(shared: &Arc<Shared>, mut incoming: IncomingRequest) {
+    let (peer, request) = (incoming.peer.to_string(), incoming.request.clone());
+    let response = match request {
+        Request::Drain { version, .. } | Request::Abandon { version, .. } | Request::Ping { version }
+            if version != VERSION =>
+        {
+            Response::Refused {
+                reason: format!("this host speaks version {VERSION} of the protocol, not {version}"),
+            }
+        }
+        Request::Drain {
+            migration,
+            domain,
+            within_ms,
+            ..
+        } => {
+            info!(domain_uuid = %domain, migration_id = %migration, peer, "a peer asks for a drain");
+            drain(
+                shared,
+                &mut incoming,
+                domain,
+                migration,
+                Duration::from_millis(within_ms),
+            )
+            .await
+        }
+        Request::Abandon { domain, .. } => {
+            if let Some(task) = shared.task(domain) {
+                task.tell(Event::LookAgain).await;
+            }
+            hello(shared)
+        }
+        Request::Ping { .. } => hello(shared),
+    };
+    if let Err(error) = incoming.responder.finish(response).await {
+        warn!(peer, error = chain(&error), "a peer's request was not answered");
+    }
+}
+
+async fn drain(
+    shared: &Arc<Shared>,
+    incoming: &mut IncomingRequest,
+    domain: hybond_core::ids::DomainId,
+    migration: hybond_core::ids::MigrationId,
+    within: Duration,
+) -> Response {
+    let me = &shared.adapters.me;
+    let Some(task) = shared.task(domain) else {
+        return Response::Refused {
+            reason: format!("{me} has no domain {domain} with hybond"),
+        };
+    };
+    let mut feed = shared.feed.subscribe();
+    let answer = task.ask(shared, Ask::Drain(migration));
+    tokio::pin!(answer);
+    let deadline = tokio::time::sleep(within.saturating_sub(MARGIN));
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return match answer {
+                Ok(Answer::Done(_)) => Response::Drained,
+                Ok(Answer::Refused(reason)) => Response::Refused { reason: format!("{me}: {reason}") },
+                Err(ended) => Response::Refused { reason: format!("{me}: {ended}") },
+            },
+            () = &mut deadline => {
+                let reason = format!("{me}: the drain did not end within {} s", within.as_secs());
+                return Response::Refused { reason };
+            }
+            told = feed.recv() => {
+                if let Ok((id, Told::Progress { phase, .. })) = told {
+                    if id == domain && phase.end_ms.is_none() {
+                        if incoming.responder.progress(&phase.name).await.is_err() {
+                            return Response::Refused { reason: "the peer has gone".into() };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn hello(shared: &Arc<Shared>) -> Response {
+    Response::Hello {
+        host: shared.adapters.me.to_string(),
+        release: RELEASE.to_owned(),
+    }
+}

@@ -1,0 +1,267 @@
+//! From a configuration to a daemon that runs: look at the machine, read the journal, take the guests up again.
+
+use crate::adapters::{Adapters, chain};
+use crate::api;
+use crate::config::{Config, Tls};
+use crate::inventory;
+use crate::shared::Shared;
+use anyhow::Context;
+use hybond_core::guest::{Event, Record, Stage};
+use hybond_core::ids::PeerAddr;
+use hybond_core::pool::PoolBook;
+use hybond_journal::Journal;
+use hybond_libvirt::{Events, Libvirt, LibvirtEvent, Lifecycle};
+use hybond_netlink::Netlink;
+use hybond_peer::{IncomingRequest, Limits, PeerClient, PeerServer, TlsFiles};
+use hybond_vfio::{Detection, PlugWay, Plugger, Sysfs, detect};
+use hybond_wire::{control, hook};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+use tracing::{debug, error, info, warn};
+
+/// Group of those who may use hybondctl, beside root.
+const GROUP: &str = "hybond";
+/// Phases that a slow watcher may be behind.
+const FEED: usize = 1024;
+
+/// Ready to run.
+pub struct Daemon {
+    shared: Arc<Shared>,
+    about: api::control::About,
+    events: Events,
+    hook: UnixListener,
+    control: UnixListener,
+    peers: Option<(PeerServer, mpsc::Receiver<IncomingRequest>)>,
+}
+
+fn way(config: &Config, sysfs: &Sysfs) -> Detection {
+    if let Some(way) = config.plug {
+        return Detection {
+            way,
+            reason: "set in the configuration (host.plug)".into(),
+            rejected: Vec::new(),
+        };
+    }
+    let emulated = !config.pools.is_empty() && config.pools.values().all(|pool| pool.emulated.is_some());
+    if emulated {
+        let reason = "every pool is emulated".into();
+        return Detection {
+            way: PlugWay::Emulated,
+            reason,
+            rejected: Vec::new(),
+        };
+    }
+    detect(sysfs)
+}
+
+fn me(config: &Config) -> anyhow::Result<PeerAddr> {
+    if let Some(peer) = &config.peer {
+        return Ok(peer.clone());
+    }
+    let host = nix::unistd::gethostname().context("cannot read the host's name")?;
+    let host = host.to_string_lossy();
+    host.parse()
+        .with_context(|| format!("the host's name {host:?} is no peer address: set host.peer"))
+}
+
+fn tls(tls: &Tls) -> TlsFiles {
+    let mut files = TlsFiles::default();
+    if let Some(ca) = &tls.ca {
+        files.ca.clone_from(ca);
+    }
+    if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
+        (files.server_cert, files.client_cert) = (cert.clone(), cert.clone());
+        (files.server_key, files.client_key) = (key.clone(), key.clone());
+    }
+    files
+}
+
+/// Looks, reads, and listens. Nothing is changed on the machine yet.
+pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
+    let sysfs = Sysfs::at(Path::new("/sys"));
+    let detection = way(&config, &sysfs);
+    info!(way = %detection.way, reason = detection.reason, "how primaries are plugged");
+    for (other, why) in &detection.rejected {
+        debug!(way = %other, why, "not this way");
+    }
+    let mut book = PoolBook::default();
+    let (pools, missing) = inventory::read(&sysfs, &config.pools);
+    for missing in &missing {
+        warn!(error = chain(missing), "a pool lacks a PF");
+    }
+    for (name, vfs) in &pools {
+        info!(pool = %name, vfs = vfs.len(), "pool");
+    }
+    book.set_pools(pools);
+    let journal = Journal::open(state)?;
+    let records = records(&journal, &mut book)?;
+    let me = me(&config)?;
+    let files = tls(&config.tls);
+    let peers = match PeerServer::bind(config.listen, files.clone(), Limits::default()).await {
+        Ok(peers) => Some(peers),
+        // Guests start and run without; only migrations are refused.
+        Err(error) => {
+            error!(
+                error = chain(&error),
+                "no migration can leave this host: peers cannot be listened for"
+            );
+            None
+        }
+    };
+    let hook = api_socket(hook::SOCKET, None)?;
+    let group = nix::unistd::Group::from_name(GROUP)
+        .context("cannot look up a group")?
+        .map(|group| group.gid.as_raw());
+    if group.is_none() {
+        warn!("there is no group {GROUP:?}: only root can use hybondctl");
+    }
+    let control = api_socket(control::SOCKET, group)?;
+    let (libvirt, events) = Libvirt::spawn(hybond_libvirt::Settings {
+        uri: config.libvirt.clone(),
+        ..Default::default()
+    });
+    let adapters = Adapters {
+        me,
+        way: detection.way,
+        libvirt,
+        netlink: Netlink::new()?,
+        plugger: Plugger::new(sysfs.clone()),
+        sysfs,
+        peers: PeerClient::new(files),
+        book: Mutex::new(book),
+        config,
+    };
+    let (feed, _) = broadcast::channel(FEED);
+    let shared = Shared::new(adapters, journal, feed);
+    for record in records {
+        info!(domain = record.spec.name, domain_uuid = %record.spec.id, stage = record.stage_name(), "taken up again");
+        shared.task_or_start(record);
+    }
+    let about = api::control::About {
+        plug_reason: detection.reason,
+    };
+    Ok(Daemon {
+        shared,
+        about,
+        events,
+        hook,
+        control,
+        peers,
+    })
+}
+
+fn api_socket(path: &str, group: Option<u32>) -> anyhow::Result<UnixListener> {
+    Ok(api::listen(Path::new(path), group)?)
+}
+
+/// The guests of before, their leases put back into the book. One whose lease somebody else holds loses it: a VF has one
+/// lease, and what is plugged is found by looking.
+fn records(journal: &Journal, book: &mut PoolBook) -> anyhow::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for (id, record) in journal.load_all::<Record>()? {
+        match record {
+            Ok(mut record) => {
+                for pair in record.pairs.values_mut() {
+                    let conflict = pair.lease.as_ref().and_then(|lease| book.restore(lease).err());
+                    if let Some(conflict) = conflict {
+                        error!(domain_uuid = %id, error = %conflict, "two records claim one VF; this one loses it");
+                        pair.lease = None;
+                    }
+                }
+                records.push(record);
+            }
+            Err(error) => error!(domain_uuid = %id, error = chain(&error), "a guest's record is lost"),
+        }
+    }
+    Ok(records)
+}
+
+impl Daemon {
+    /// Until SIGTERM or SIGINT. Guests go on by themselves; their records are on stable storage.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self {
+            shared,
+            about,
+            events,
+            hook,
+            control,
+            peers,
+        } = self;
+        tokio::spawn(api::hook::serve(Arc::clone(&shared), hook));
+        tokio::spawn(api::control::serve(Arc::clone(&shared), about, control));
+        // Listens until it is dropped.
+        let _server = peers.map(|(server, requests)| {
+            tokio::spawn(api::peer::serve(Arc::clone(&shared), requests));
+            server
+        });
+        let follow = tokio::spawn(follow(Arc::clone(&shared), events));
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM"),
+            _ = interrupt.recv() => info!("SIGINT"),
+            ended = follow => ended.context("following libvirt ended")?,
+        }
+        Ok(())
+    }
+}
+
+/// Passes libvirt's events on to the guests' tasks.
+async fn follow(shared: Arc<Shared>, mut events: Events) {
+    while let Some(event) = events.recv().await {
+        match event {
+            LibvirtEvent::Connected | LibvirtEvent::Resync => {
+                adopt(&shared).await;
+                shared.tell_all(&Event::LookAgain).await;
+            }
+            LibvirtEvent::Lost { reason } => warn!(reason, "libvirt cannot be reached; guests stay as they are"),
+            LibvirtEvent::Lifecycle { id, event, .. } => {
+                if matches!(event, Lifecycle::Started(_)) {
+                    adopt(&shared).await;
+                }
+                // Not for every step: libvirt is busy with the domain while it suspends and resumes it.
+                if matches!(
+                    event,
+                    Lifecycle::Started(_) | Lifecycle::Stopped(_) | Lifecycle::Crashed
+                ) {
+                    tell(&shared, id).await;
+                }
+            }
+            LibvirtEvent::JobCompleted { id, .. } | LibvirtEvent::DeviceRemoved { id, .. } => tell(&shared, id).await,
+            LibvirtEvent::DeviceRemovalFailed { .. }
+            | LibvirtEvent::MigrationIteration { .. }
+            | LibvirtEvent::Reboot { .. }
+            | LibvirtEvent::MetadataChanged { .. } => {}
+        }
+    }
+}
+
+async fn tell(shared: &Arc<Shared>, id: hybond_core::ids::DomainId) {
+    if let Some(task) = shared.task(id) {
+        task.tell(Event::LookAgain).await;
+    }
+}
+
+/// Takes up domains of hybond's that run and have no record: they were started while the daemon was away.
+async fn adopt(shared: &Arc<Shared>) {
+    let domains = match shared.adapters.libvirt.list_active().await {
+        Ok(domains) => domains,
+        Err(error) => return warn!(error = chain(&error), "libvirt does not list its domains"),
+    };
+    for (id, name) in domains {
+        if shared.task(id).is_some() {
+            continue;
+        }
+        match shared.adapters.libvirt.spec(id).await {
+            Ok(Some(spec)) => {
+                info!(domain = name, domain_uuid = %id, "found running");
+                shared.task_or_start(Record::new(spec, Stage::Running));
+            }
+            Ok(None) => {}
+            Err(error) => warn!(domain = name, domain_uuid = %id, error = chain(&error), "not a domain of hybond's"),
+        }
+    }
+}

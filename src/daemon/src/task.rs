@@ -1,0 +1,555 @@
+//! The task that owns a guest: it alone changes the guest's machine, reads its monitor's and its agent's events, and
+//! carries out its actions, one at a time.
+
+use crate::adapters::{Adapters, GuestLinks, agent_pair, chain, migration_seen, primary_of};
+use crate::shared::Shared;
+use crate::timeline::Recorder;
+use hybond_core::Millis;
+use hybond_core::guest::{Action, Answer, Event, Failure, Guest, Outcome, Record, Request, Stage, Token};
+use hybond_core::ids::{Mac, PoolName};
+use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
+use hybond_libvirt::Scope;
+use hybond_qmp::{LinkEvent, MigrationStatus, QmpLink, Stamped};
+use hybond_wire::agent::Path as ActivePath;
+use hybond_wire::control::{DomainStatus, PairStatus, Run};
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+/// What a guest's task is sent.
+pub enum Message {
+    /// Something happened.
+    Event(Event),
+    /// Somebody asks, and waits.
+    Request(Token, Request, oneshot::Sender<Answer>),
+    /// Somebody wants to see it.
+    View(oneshot::Sender<View>),
+}
+
+/// A guest, as it is shown.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// For `hybondctl status`.
+    pub status: DomainStatus,
+    /// The run that is under way.
+    pub run: Option<Run>,
+}
+
+type InFlight = Pin<Box<dyn Future<Output = (Instant, Result<Outcome, Failure>)> + Send>>;
+
+struct Task {
+    shared: Arc<Shared>,
+    guest: Guest,
+    link: QmpLink,
+    agent: Option<GuestHandle>,
+    waiters: HashMap<Token, oneshot::Sender<Answer>>,
+    recorder: Recorder,
+    /// The record as it is on stable storage.
+    kept: Option<Record>,
+    /// Why the last request was refused: the outcome of the run that it was part of.
+    refusal: Option<String>,
+    since: BTreeMap<Mac, (bool, u64)>,
+    phases: tokio::sync::watch::Sender<String>,
+}
+
+/// Runs until nothing of the guest is left on this host.
+pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<Message>) {
+    let span = info_span!("guest", domain_uuid = %record.spec.id, domain = record.spec.name);
+    async move {
+        let id = record.spec.id;
+        let path = hybond_domxml::qmp_path(id);
+        let (link, monitor) = QmpLink::spawn(path);
+        let recorder = Recorder::new(id, record.spec.name.clone(), shared.feed.clone());
+        let guest = Guest::new(record, shared.adapters.config.guest);
+        let task = Task {
+            shared: Arc::clone(&shared),
+            guest,
+            link,
+            agent: None,
+            waiters: HashMap::new(),
+            recorder,
+            kept: None,
+            refusal: None,
+            since: BTreeMap::new(),
+            phases: tokio::sync::watch::Sender::new(String::new()),
+        };
+        task.run(messages, monitor).await;
+        shared.ended(id);
+    }
+    .instrument(span)
+    .await;
+}
+
+impl Task {
+    async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut monitor: mpsc::Receiver<LinkEvent>) {
+        let mut in_flight: Option<InFlight> = None;
+        let (_unused, mut reports) = mpsc::channel(1);
+        let mut finding: Option<Pin<Box<dyn Future<Output = Option<std::path::PathBuf>> + Send>>> = None;
+        loop {
+            if in_flight.is_none() {
+                in_flight = self.next().await;
+            }
+            if in_flight.is_none() && self.guest.is_forgotten() {
+                self.forget(&mut messages).await;
+                return;
+            }
+            let now = self.now();
+            let deadline = self.guest.next_deadline(now).map(|at| Duration::from_millis(at - now));
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => self.message(message),
+                    // The daemon ends; the guest goes on by itself.
+                    None => return,
+                },
+                Some(event) = monitor.recv() => {
+                    if matches!(event, LinkEvent::Connected(_)) {
+                        finding = Some(Box::pin(find_agent(Arc::clone(&self.shared), self.guest.id())));
+                    }
+                    self.monitor(event);
+                }
+                path = async { finding.as_mut().expect("guarded").await }, if finding.is_some() => {
+                    finding = None;
+                    if let Some(path) = path {
+                        let macs = self.guest.record().spec.pairs.iter().map(|pair| pair.mac).collect();
+                        let (handle, events) = GuestLink::spawn(path, macs);
+                        self.agent = Some(handle);
+                        reports = events;
+                    }
+                }
+                Some(report) = reports.recv() => self.report(report),
+                (began, result) = async { in_flight.as_mut().expect("guarded").await }, if in_flight.is_some() => {
+                    in_flight = None;
+                    self.done(began, result).await;
+                }
+                () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() && in_flight.is_none() => {}
+            }
+            self.settle();
+        }
+    }
+
+    fn now(&self) -> Millis {
+        u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        self.guest.handle(now, event);
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => self.handle(event),
+            Message::Request(token, request, reply) => {
+                self.waiters.insert(token, reply);
+                self.open_run(&request);
+                self.handle(Event::Request(token, request));
+            }
+            Message::View(reply) => {
+                // Who asked may have gone.
+                drop(reply.send(self.view()));
+            }
+        }
+    }
+
+    fn open_run(&mut self, request: &Request) {
+        let counted = || format!("{}-{}", request_kind(request), self.now());
+        let (kind, id) = match request {
+            Request::Prepare(_) if matches!(self.guest.record().stage, Stage::Incoming { .. }) => return,
+            Request::Receive(_, migration) => ("migration-in", migration.to_string()),
+            Request::Drain(migration) => {
+                if self.recorder.open().is_some_and(|run| run.id == migration.as_str()) {
+                    return;
+                }
+                ("migration-out", migration.to_string())
+            }
+            other => (request_kind(other), counted()),
+        };
+        self.refusal = None;
+        if let Some(overtaken) = self.recorder.begin(kind, id) {
+            self.keep_run(overtaken);
+        }
+    }
+
+    fn keep_run(&self, run: Run) {
+        let (journal, id) = (Arc::clone(&self.shared.journal), self.guest.id());
+        // Not waited for: a timeline that is lost in a crash is no loss to the guest.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = journal.append_run(&id, &run) {
+                warn!(domain_uuid = %id, error = chain(&error), "the timeline could not be kept");
+            }
+        });
+    }
+
+    /// Ends the open run once everything is as it should be, or it is known why not.
+    fn settle(&mut self) {
+        for pair in &self.guest.record().spec.pairs {
+            let on_primary = self.guest.agent_pair(pair.mac).is_some_and(|seen| seen.on_primary);
+            let changed = self
+                .since
+                .get(&pair.mac)
+                .is_none_or(|(before, _)| *before != on_primary);
+            if changed {
+                let at = crate::timeline::wall_ms(SystemTime::now()) as u64;
+                self.since.insert(pair.mac, (on_primary, at));
+            }
+        }
+        if self.recorder.is_open() && self.guest.is_settled() {
+            let degraded = self
+                .guest
+                .record()
+                .spec
+                .pairs
+                .iter()
+                .find_map(|pair| self.guest.degraded(pair.mac));
+            let outcome = self.refusal.take().or(degraded.map(str::to_owned));
+            self.end_run(outcome);
+        }
+    }
+
+    fn end_run(&mut self, outcome: Option<String>) {
+        let outcome = outcome.unwrap_or_else(|| "ok".to_owned());
+        if let Some(run) = self.recorder.end(&outcome) {
+            info!(migration_id = run.id, kind = run.kind, outcome, "finished");
+            self.keep_run(run);
+        }
+    }
+
+    fn links(&self) -> GuestLinks {
+        let pairs: Vec<(Mac, PoolName)> = self
+            .guest
+            .record()
+            .spec
+            .pairs
+            .iter()
+            .map(|pair| (pair.mac, pair.pool.clone()))
+            .collect();
+        GuestLinks {
+            id: self.guest.id(),
+            pairs,
+            qmp: self.link.current(),
+            agent: self.agent.clone(),
+        }
+    }
+
+    /// Puts the record on stable storage, then starts the next action.
+    async fn next(&mut self) -> Option<InFlight> {
+        loop {
+            let now = self.now();
+            let action = self.guest.poll(now)?;
+            let kept = self.keep().await;
+            if let Action::Answer { token, answer } = action {
+                self.answer(token, answer, kept);
+                continue;
+            }
+            if let Err(failure) = kept {
+                let now = self.now();
+                self.guest.complete(now, Err(failure));
+                continue;
+            }
+            self.begin(&action);
+            if let Action::Release(lease) = &action {
+                // The record must say so before anybody else may have the VF.
+                let now = self.now();
+                self.guest.complete(now, Ok(Outcome::Done));
+                match self.keep().await {
+                    Ok(()) => {
+                        self.shared.adapters.book().release(lease.domain, lease.mac);
+                        self.recorder.finish("release", None);
+                        let shared = Arc::clone(&self.shared);
+                        tokio::spawn(async move { shared.tell_all(&Event::PoolChanged).await });
+                    }
+                    Err(failure) => self.recorder.finish("release", Some(failure.reason)),
+                }
+                continue;
+            }
+            let (shared, links) = (Arc::clone(&self.shared), self.links());
+            let phases = self.phases.clone();
+            return Some(Box::pin(async move {
+                let began = Instant::now();
+                let adapters: &Adapters = &shared.adapters;
+                let result = adapters
+                    .run(links, action, move |phase| drop(phases.send_replace(phase)))
+                    .await;
+                (began, result)
+            }));
+        }
+    }
+
+    async fn keep(&mut self) -> Result<(), Failure> {
+        let record = self.guest.record();
+        if self.kept.as_ref() == Some(record) {
+            return Ok(());
+        }
+        let record = record.clone();
+        match self.shared.keep(record.clone()).await {
+            Ok(()) => {
+                self.kept = Some(record);
+                Ok(())
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                error!(
+                    error = reason,
+                    "the journal cannot be written; nothing is done for this guest until it can"
+                );
+                Err(Failure { reason })
+            }
+        }
+    }
+
+    fn answer(&mut self, token: Token, answer: Answer, kept: Result<(), Failure>) {
+        let answer = match (kept, answer) {
+            (Err(failure), Answer::Done(_)) => Answer::Refused(failure.reason),
+            (_, answer) => answer,
+        };
+        if let Answer::Refused(reason) = &answer {
+            warn!(reason, "refused");
+            self.refusal = Some(reason.clone());
+        }
+        if let Some(reply) = self.waiters.remove(&token) {
+            // Who asked may have gone.
+            drop(reply.send(answer));
+        }
+    }
+
+    fn begin(&mut self, action: &Action) {
+        debug!(?action, "begins");
+        if let Some(phase) = action.phase() {
+            let detail = match action {
+                Action::MakeStandby { pf, .. } => Some(pf.to_string()),
+                Action::AskDrain { peer, .. } => Some(peer.to_string()),
+                action => action.vf().map(ToString::to_string),
+            };
+            self.recorder.start(phase, detail);
+            self.phases.send_replace(phase.to_owned());
+        }
+    }
+
+    async fn done(&mut self, began: Instant, result: Result<Outcome, Failure>) {
+        let Some(action) = self.guest.in_flight().cloned() else {
+            return;
+        };
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let pair = action.mac().map(|mac| mac.to_string());
+        match (&result, action.phase()) {
+            (Ok(outcome), Some(phase)) => {
+                let told = match outcome {
+                    Outcome::Leased(lease) => Some(format!("{} on {}", lease.vf.id, lease.vf.pf)),
+                    Outcome::NoVf { reason, .. } => Some(reason.clone()),
+                    _ => None,
+                };
+                info!(
+                    phase,
+                    pair,
+                    ms,
+                    vf = action.vf().map(tracing::field::display),
+                    detail = told,
+                    "done"
+                );
+                // The device goes when the guest lets it.
+                if !(matches!(action, Action::Unplug(_)) && *outcome == Outcome::Done) {
+                    self.recorder.finish(phase, told);
+                }
+            }
+            (Err(failure), Some(phase)) => {
+                warn!(phase, pair, ms, reason = failure.reason, "failed");
+                self.recorder.finish(phase, Some(failure.reason.clone()));
+            }
+            (Err(failure), None) => warn!(?action, reason = failure.reason, "failed"),
+            (Ok(_), None) => {}
+        }
+        let now = self.now();
+        self.guest.complete(now, result);
+    }
+
+    fn monitor(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected(_) => self.handle(Event::LookAgain),
+            LinkEvent::Lost { reason } => {
+                debug!(%reason, "the monitor is gone");
+                self.handle(Event::QmpLost);
+                self.handle(Event::LookAgain);
+            }
+            LinkEvent::Unreachable { error } => debug!(error = chain(&error), "the monitor cannot be reached"),
+            LinkEvent::Event(Stamped { at, event }) => self.qmp_event(at, event),
+        }
+    }
+
+    fn qmp_event(&mut self, at: SystemTime, event: hybond_qmp::Event) {
+        use hybond_qmp::Event as Qmp;
+        match event {
+            Qmp::Migration { status } => {
+                match &status {
+                    MigrationStatus::Setup => self.recorder.start_at("migration", at),
+                    status if status.is_over() => {
+                        self.recorder.finish_at("migration", Some(status.as_str().into()), at)
+                    }
+                    _ => {}
+                }
+                debug!(status = status.as_str(), "MIGRATION");
+                self.handle(Event::Migration(migration_seen(&status)));
+            }
+            Qmp::DeviceDeleted {
+                device: Some(device), ..
+            } => {
+                let links = self.links();
+                if let Some(mac) = primary_of(&links.pairs, &device) {
+                    self.recorder.finish_at("unplug", None, at);
+                    info!(pair = %mac, "the guest has let go of its VF");
+                    self.handle(Event::DeviceDeleted(mac));
+                }
+            }
+            Qmp::Resume => {
+                self.recorder.mark("resume", at);
+                self.handle(Event::Running(true));
+            }
+            Qmp::Stop => {
+                self.recorder.mark("stop", at);
+                self.handle(Event::Running(false));
+            }
+            Qmp::GuardCancelled { status, plugged } => {
+                self.recorder.mark("guard-cancelled", at);
+                let (status, plugged) = (status.as_str(), plugged.join(" "));
+                error!(
+                    status,
+                    plugged,
+                    "a migration or save began with a VF plugged, and was cancelled: RAM that the VF \
+                    writes meanwhile would be lost. Is hybond enabled at the destination? For a save: hybondctl drain first"
+                );
+            }
+            Qmp::GuardTooLate { status, plugged } => {
+                let (status, plugged) = (status.as_str(), plugged.join(" "));
+                error!(
+                    status,
+                    plugged,
+                    "a migration or save went on with a VF plugged and can no longer be cancelled: do \
+                    not use its result, the guest's memory in it may be damaged"
+                );
+            }
+            Qmp::Resync { lost } => {
+                debug!(lost, "events of the monitor were lost");
+                self.handle(Event::LookAgain);
+            }
+            Qmp::PortChanged { open: true, .. } => {
+                if let Some(handle) = &self.agent {
+                    handle.hello();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn report(&mut self, report: GuestEvent) {
+        match report {
+            GuestEvent::AgentHello { agent, pairs } => {
+                info!(agent = agent.release, "the guest's agent says hello");
+                let pairs = pairs.iter().map(|state| (state.mac, agent_pair(state))).collect();
+                self.handle(Event::AgentHello(pairs));
+            }
+            GuestEvent::State(state) => {
+                let seen = agent_pair(&state);
+                let before = self.guest.agent_pair(state.mac).copied().unwrap_or_default();
+                if seen.primary_ready && !before.primary_ready {
+                    self.recorder.mark("primary-ready", SystemTime::now());
+                }
+                self.handle(Event::AgentState(state.mac, seen));
+            }
+            GuestEvent::AgentGone => {
+                info!("the guest's agent is gone");
+                self.handle(Event::AgentGone);
+            }
+            GuestEvent::Misbehaves { what } => warn!(what, "the guest's agent misbehaves"),
+        }
+    }
+
+    async fn forget(&mut self, messages: &mut mpsc::Receiver<Message>) {
+        if let Err(error) = self.shared.drop_record(self.guest.id()).await {
+            error!(
+                error = chain(&error),
+                "the record of a guest that has gone cannot be removed"
+            );
+        }
+        self.kept = None;
+        let refusal = self.refusal.take();
+        self.end_run(refusal);
+        // Who has asked in this moment finds the task ended, and starts another.
+        messages.close();
+        while let Ok(message) = messages.try_recv() {
+            if let Message::View(reply) = message {
+                // Who asked may have gone.
+                drop(reply.send(self.view()));
+            }
+        }
+        info!("nothing is left of the guest on this host");
+    }
+
+    fn view(&self) -> View {
+        let record = self.guest.record();
+        let pairs = record.spec.pairs.iter().map(|pair| {
+            let has = record.pairs.get(&pair.mac).cloned().unwrap_or_default();
+            let active = self.guest.agent_pair(pair.mac).map(|seen| {
+                if seen.on_primary {
+                    ActivePath::Primary
+                } else {
+                    ActivePath::Standby
+                }
+            });
+            PairStatus {
+                mac: pair.mac,
+                pool: pair.pool.clone(),
+                policy: pair.policy,
+                active,
+                vf: has.lease.as_ref().map(|lease| lease.vf.id.clone()),
+                plugged: self.guest.is_plugged(pair.mac),
+                pf: has.pf,
+                degraded: self.guest.degraded(pair.mac).map(str::to_owned),
+                since_ms: self.since.get(&pair.mac).map(|(_, at)| *at),
+            }
+        });
+        let status = DomainStatus {
+            id: record.spec.id,
+            name: record.spec.name.clone(),
+            stage: record.stage_name().to_owned(),
+            agent: self.guest.has_agent(),
+            pairs: pairs.collect(),
+        };
+        View {
+            status,
+            run: self.recorder.open().cloned(),
+        }
+    }
+}
+
+fn request_kind(request: &Request) -> &'static str {
+    match request {
+        Request::Prepare(_) => "start",
+        Request::Receive(..) => "migration-in",
+        Request::Drain(_) => "migration-out",
+        Request::HoldBack => "drain",
+        Request::Plug => "plug",
+    }
+}
+
+/// The unix socket of the agent's channel. libvirt chooses it, with the domain's number in it.
+async fn find_agent(shared: Arc<Shared>, id: hybond_core::ids::DomainId) -> Option<std::path::PathBuf> {
+    const PAUSE: Duration = Duration::from_millis(500);
+    const TRIES: u32 = 120;
+    for _ in 0..TRIES {
+        match shared.adapters.libvirt.domain_xml(id, Scope::Live).await {
+            Ok(Some(xml)) => match hybond_domxml::agent_channel_path(&xml) {
+                Ok(Some(path)) => return Some(path),
+                Ok(None) => debug!("the domain's XML has no path for the agent's channel yet"),
+                Err(error) => debug!(error = chain(&error), "the domain's XML cannot be read"),
+            },
+            Ok(None) => return None,
+            Err(error) => debug!(error = chain(&error), "the domain's XML cannot be had"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    warn!("the domain has no channel org.hybond.agent.0: its traffic cannot be moved; run hybondctl enable again");
+    None
+}
