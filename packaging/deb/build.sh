@@ -30,10 +30,12 @@ RUSTFLAGS="${RUSTFLAGS:-} $remap" cargo build --locked --profile tiny -p hybond-
 
 say "program of a guest"
 target=x86_64-unknown-linux-musl
+agent_limit=$((1024 * 1024))
 if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
     target=x86_64-unknown-linux-gnu
     echo "hybond: no musl target here: hybond-agent is linked with a static glibc, and larger for it" >&2
     remap="$remap -C target-feature=+crt-static"
+    agent_limit=$((2 * 1024 * 1024))
 fi
 RUSTFLAGS="${RUSTFLAGS:-} $remap" cargo build --locked --profile tiny -p hybond-agent --target "$target"
 agent=$built/$target/tiny/hybond-agent

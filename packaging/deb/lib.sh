@@ -1,5 +1,5 @@
 # Steps that both packages share; sourced by build.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 # put MODE SOURCE TARGET: TARGET below the staged tree.
 put() { install -D -m "$1" "$2" "$stage$3"; }

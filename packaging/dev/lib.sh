@@ -18,4 +18,4 @@ die() {
 version_at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 
 # The rustc in use, as 1.85.0; empty where there is none.
-rustc_version() { rustc --version 2>/dev/null | awk '{print $2}'; }
+rustc_version() { if command -v rustc >/dev/null; then rustc --version | awk '{print $2}'; fi; }

@@ -3,4 +3,4 @@
 stage=$out/hybond-agent
 
 put 755 "$agent" /usr/sbin/hybond-agent
-bounded "$agent" $((1024 * 1024))
+bounded "$agent" "$agent_limit"
