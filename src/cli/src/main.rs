@@ -1,3 +1,55 @@
-//! hybond-cli
+//! `hybondctl`: hybond's domains, pools and migrations from a shell.
 
-fn main() {}
+mod args;
+mod control;
+mod define;
+mod drain;
+mod failure;
+mod generate;
+mod libvirt;
+mod migrate;
+mod output;
+mod progress;
+mod show;
+mod svg;
+mod time;
+mod timeline;
+
+use args::{Args, Command};
+use clap::Parser;
+use failure::Failure;
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let output = Output::new(args.json, args.quiet);
+    match run(args, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.kind.code())
+        }
+    }
+}
+
+fn run(args: Args, output: &Output) -> Result<(), Failure> {
+    let Args {
+        socket,
+        connect,
+        command,
+        ..
+    } = args;
+    match command {
+        Command::Enable(what) => define::enable(&connect, &what, output),
+        Command::Disable(what) => define::disable(&connect, &what, output),
+        Command::Status { domain } => show::status(&socket, domain, output),
+        Command::Pool { pool } => show::pools(&socket, pool.as_ref(), output),
+        Command::Host => show::host(&socket, output),
+        Command::Drain(what) => drain::drain(&socket, &what, output),
+        Command::Plug(what) => drain::plug(&socket, &what, output),
+        Command::Migrate(what) => migrate::migrate(&socket, &connect, &what, output),
+        Command::Timeline(what) => timeline::timeline(&socket, &what, output),
+        Command::Generate { what, directory } => generate::generate(what, &directory),
+    }
+}

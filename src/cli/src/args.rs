@@ -1,0 +1,271 @@
+//! The command line. Its help is the manual page as well.
+
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use hybond_core::ids::{Mac, PoolName};
+use hybond_core::spec::Policy;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  hybondctl enable web-1 --pool 10GE    make web-1's NIC a pair: a VF of the pool 10GE, and a standby that migrates
+  hybondctl status                      pairs of this host, and which path carries their traffic
+  virsh migrate --live web-1 qemu+ssh://node2/system
+                                        a hybrid domain migrates as any other
+  hybondctl timeline web-1              where the time of the last migrations went
+
+Exit codes:
+  0  done
+  1  tried, and failed
+  2  the command line makes no sense
+  3  no such domain, interface or pool on this host
+  4  not possible in the present state; the message says what would be
+  5  hybondd does not answer
+  6  libvirt does not answer";
+
+const ENABLE: &str = "\
+Makes a NIC of a domain a pair: an SR-IOV VF for speed, and a standby virtio NIC on the VF's PF, which takes over while the \
+domain migrates.
+
+The domain's persistent XML is changed: the interface of the MAC becomes the standby (what the guest sees of it stays), \
+and hybond's metadata, the agent's port, a monitor and a PCIe port for the VF are added. 'hybondctl disable' gives it all \
+back. A domain that runs has its pair at the next start. In the guest, install the package hybond-agent.
+
+A pair is changed by enabling it again.";
+
+const ENABLE_EXAMPLES: &str = "\
+Examples:
+  hybondctl enable web-1 --pool 10GE
+  hybondctl enable web-1 --pool 10GE --mac 52:54:00:aa:00:01 --mac 52:54:00:aa:00:02
+  hybondctl enable web-1 --pool storage --policy require --vlan 42
+  hybondctl enable web-1 --pool 10GE --print | diff <(virsh dumpxml --inactive web-1) -
+  hybondctl enable --file web-1.xml --pool 10GE > web-1-hybrid.xml";
+
+const DRAIN: &str = "\
+Moves a domain's traffic to the standby, unplugs its VFs and gives them back to their pools. The guest loses no packet and \
+runs on. They stay out until 'hybondctl plug', the next start or a migration.
+
+Do this before anything that a VF is in the way of: 'virsh save', 'virsh managedsave', maintenance of a NIC, and any \
+migration on a host where 'hybondctl host' says that VFs are plugged through libvirt.";
+
+const MIGRATE: &str = "\
+Migrates a running domain, showing what hybond and libvirt do meanwhile. Any other tool that migrates by libvirt, such as \
+'virsh migrate --live', does as well, except on a host where 'hybondctl host' says that VFs are plugged through libvirt: \
+there this command drains first, and plugs again if the migration fails.
+
+An interrupt (Ctrl-C) cancels the migration; the domain runs on here.";
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  hybondctl migrate web-1 qemu+ssh://node2/system
+  hybondctl migrate web-1 qemu+tls://node2/system --persistent --undefinesource --bandwidth 500
+  hybondctl migrate web-1 qemu+ssh://node2/system --timeout 300";
+
+/// Hybrid NICs for libvirt guests: an SR-IOV VF for speed, a virtio standby that migrates.
+#[derive(Debug, Parser)]
+#[command(name = "hybondctl", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    /// Print JSON on stdout, errors too
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress on stderr
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// hybondd's control socket
+    #[arg(long, global = true, value_name = "PATH", default_value = hybond_wire::control::SOCKET)]
+    pub socket: PathBuf,
+    /// libvirt's connection, for enable, disable and migrate
+    #[arg(long, short, global = true, value_name = "URI", default_value = "qemu:///system")]
+    pub connect: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a NIC of a domain a pair
+    #[command(long_about = ENABLE, after_help = ENABLE_EXAMPLES)]
+    Enable(Enable),
+    /// Undo enable: give the domain its interfaces back as they were
+    Disable(Disable),
+    /// Show the pairs of this host's domains, and which path carries their traffic
+    Status {
+        /// Name or UUID; all domains without
+        domain: Option<String>,
+    },
+    /// Show the pools of this host: VFs, and who holds them
+    Pool {
+        /// Only this one
+        pool: Option<PoolName>,
+    },
+    /// Show how this host plugs VFs, and whom its peers reach it as
+    Host,
+    /// Move the traffic to the standby and take the VFs out
+    #[command(long_about = DRAIN)]
+    Drain(Act),
+    /// Plug VFs again after a drain
+    Plug(Act),
+    /// Migrate a domain, with progress
+    #[command(long_about = MIGRATE, after_help = MIGRATE_EXAMPLES)]
+    Migrate(Migrate),
+    /// Show the phases of a domain's last starts, migrations, drains and plugs, with their milliseconds
+    Timeline(Timeline),
+    /// Write manual pages or shell completions, for packages
+    #[command(hide = true)]
+    Generate {
+        /// Which
+        what: Generated,
+        /// Where to; it has to exist
+        directory: PathBuf,
+    },
+}
+
+/// `enable`.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["domain", "file"]))]
+pub struct Enable {
+    /// Name or UUID
+    pub domain: Option<String>,
+    /// Pool that the VF comes from; the same name on every host is the same network
+    #[arg(long)]
+    pub pool: PoolName,
+    /// The interface; may be repeated. Without: the only virtio one
+    #[arg(long)]
+    pub mac: Vec<Mac>,
+    /// What to do where the pool has no free VF
+    #[arg(long, value_enum, default_value = "prefer")]
+    pub policy: PolicyArg,
+    /// VLAN of both paths, 1-4094; untagged without
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    pub vlan: Option<u16>,
+    /// Keep an interface of type 'direct' as it is: libvirt makes its macvtap, and hybond writes the destination's PF into
+    /// the XML when the domain migrates
+    #[arg(long)]
+    pub keep_interface: bool,
+    /// Print the new XML, without the domain's secrets, and change nothing
+    #[arg(long)]
+    pub print: bool,
+    /// Read the XML from here ('-' is stdin) and print the new one; libvirt is not asked
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// `disable`.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["domain", "file"]))]
+pub struct Disable {
+    /// Name or UUID
+    pub domain: Option<String>,
+    /// Print the new XML, without the domain's secrets, and change nothing
+    #[arg(long)]
+    pub print: bool,
+    /// Read the XML from here ('-' is stdin) and print the new one; libvirt is not asked
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// `drain` and `plug`.
+#[derive(Debug, clap::Args)]
+pub struct Act {
+    /// Name or UUID
+    pub domain: String,
+    /// Stop waiting after so many seconds; hybondd goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
+}
+
+/// `migrate`.
+#[derive(Debug, clap::Args)]
+pub struct Migrate {
+    /// Name or UUID
+    pub domain: String,
+    /// libvirt's URI of the destination, as seen from here
+    pub destination: String,
+    /// The source's libvirt talks to the destination's by itself; the URI is then as seen from there
+    #[arg(long)]
+    pub p2p: bool,
+    /// Make the domain persistent at the destination
+    #[arg(long)]
+    pub persistent: bool,
+    /// Undefine the domain here afterwards
+    #[arg(long)]
+    pub undefinesource: bool,
+    /// At most so many MiB/s
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub bandwidth: Option<u64>,
+    /// Slow the guest down if it writes memory faster than it is copied
+    #[arg(long)]
+    pub auto_converge: bool,
+    /// Copy memory over so many connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=255))]
+    pub parallel: Option<i32>,
+    /// Encrypt what QEMU sends to QEMU, with libvirt's certificates
+    #[arg(long)]
+    pub tls: bool,
+    /// Copy the disks too; they have to exist at the destination
+    #[arg(long)]
+    pub copy_storage_all: bool,
+    /// Where QEMU connects to, such as tcp://10.0.0.2; without, what the destination says
+    #[arg(long, value_name = "URI")]
+    pub migrateuri: Option<String>,
+    /// Migrate even where libvirt deems the disks' caches unsafe
+    #[arg(long = "unsafe")]
+    pub force_unsafe: bool,
+    /// Cancel after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: Option<u64>,
+}
+
+/// `timeline`.
+#[derive(Debug, clap::Args)]
+pub struct Timeline {
+    /// Name or UUID
+    pub domain: String,
+    /// The last so many
+    #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub last: u16,
+    /// Write a picture of them as well
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// What `generate` writes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Generated {
+    /// Manual pages
+    Man,
+    /// Completions for bash, zsh and fish
+    Completions,
+}
+
+/// [`Policy`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PolicyArg {
+    /// Run on the standby, and take a VF when one is free
+    Prefer,
+    /// Refuse to start or migrate there
+    Require,
+    /// Always run on the standby
+    Never,
+}
+
+impl From<PolicyArg> for Policy {
+    fn from(policy: PolicyArg) -> Self {
+        match policy {
+            PolicyArg::Prefer => Self::Prefer,
+            PolicyArg::Require => Self::Require,
+            PolicyArg::Never => Self::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,174 @@
+//! `enable` and `disable`: a domain's persistent XML.
+
+use crate::args::{Disable, Enable};
+use crate::failure::{Failure, Kind, chain};
+use crate::libvirt;
+use crate::output::{Output, note, write_stdout};
+use hybond_core::ids::Mac;
+use hybond_core::spec::{DomainSpec, PairSpec, StandbyKind};
+use hybond_domxml::MAX_XML;
+use serde::Serialize;
+use std::io::Read;
+use std::path::Path;
+use virt::connect::Connect;
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    domain: &'a str,
+    pairs: &'a [PairSpec],
+    running: bool,
+    message: &'a str,
+}
+
+/// `hybondctl enable`.
+pub fn enable(uri: &str, what: &Enable, output: &Output) -> Result<(), Failure> {
+    if let Some(file) = &what.file {
+        let xml = read(file)?;
+        return write_stdout(&enabled("in the file", &xml, what)?);
+    }
+    let Some(domain) = &what.domain else {
+        return Err(Failure::new(Kind::Usage, "no domain given"));
+    };
+    let connection = libvirt::open(uri)?;
+    let found = libvirt::find(&connection, domain)?;
+    let xml = libvirt::inactive_xml(&found, domain, !what.print)?;
+    let xml = enabled(domain, &xml, what)?;
+    if what.print {
+        return write_stdout(&xml);
+    }
+    let running = libvirt::is_active(&found)?;
+    define(&connection, domain, &xml)?;
+    let spec = stored(&connection, domain)?.ok_or_else(|| {
+        Failure::new(
+            Kind::Failed,
+            format!("libvirt took the XML of domain {domain} and dropped hybond's metadata: its driver keeps none"),
+        )
+    })?;
+    let macs: Vec<String> = spec.pairs.iter().map(|p| format!("{} ({})", p.mac, p.pool)).collect();
+    let message = format!("domain {domain}: {} enabled{}", macs.join(", "), from_when(running));
+    changed(output, domain, &spec.pairs, running, &message)
+}
+
+/// `hybondctl disable`.
+pub fn disable(uri: &str, what: &Disable, output: &Output) -> Result<(), Failure> {
+    let taken_out = |domain: &str, xml: &str| hybond_domxml::disable(xml).map_err(|e| Failure::xml(domain, &e));
+    if let Some(file) = &what.file {
+        let xml = read(file)?;
+        return write_stdout(&taken_out("in the file", &xml)?);
+    }
+    let Some(domain) = &what.domain else {
+        return Err(Failure::new(Kind::Usage, "no domain given"));
+    };
+    let connection = libvirt::open(uri)?;
+    let found = libvirt::find(&connection, domain)?;
+    let xml = taken_out(domain, &libvirt::inactive_xml(&found, domain, !what.print)?)?;
+    if what.print {
+        return write_stdout(&xml);
+    }
+    let running = libvirt::is_active(&found)?;
+    define(&connection, domain, &xml)?;
+    let message = format!("domain {domain}: disabled{}", from_when(running));
+    changed(output, domain, &[], running, &message)
+}
+
+fn changed(output: &Output, domain: &str, pairs: &[PairSpec], running: bool, message: &str) -> Result<(), Failure> {
+    let json = Changed {
+        domain,
+        pairs,
+        running,
+        message,
+    };
+    output.result(&json, || format!("{message}\n"))
+}
+
+fn from_when(running: bool) -> &'static str {
+    if running {
+        "; it runs, and this holds from its next start (shut it down and start it; a reboot inside the guest is not enough)"
+    } else {
+        ""
+    }
+}
+
+/// The XML with the pairs that are asked for.
+fn enabled(domain: &str, xml: &str, what: &Enable) -> Result<String, Failure> {
+    let macs = match &what.mac[..] {
+        [] => vec![only_candidate(domain, xml)?],
+        given => given.to_vec(),
+    };
+    let pairs: Vec<PairSpec> = macs.into_iter().map(|mac| pair(mac, what)).collect();
+    hybond_domxml::enable(xml, &pairs).map_err(|error| Failure::xml(domain, &error))
+}
+
+fn pair(mac: Mac, what: &Enable) -> PairSpec {
+    let standby = if what.keep_interface {
+        // `enable` leaves the interface as it is, its lower device with it; this one is not written.
+        StandbyKind::Direct {
+            source: mac.standby_name(),
+        }
+    } else {
+        StandbyKind::Ethernet
+    };
+    PairSpec {
+        mac,
+        pool: what.pool.clone(),
+        policy: what.policy.into(),
+        vlan: what.vlan,
+        standby,
+    }
+}
+
+fn only_candidate(domain: &str, xml: &str) -> Result<Mac, Failure> {
+    let candidates = hybond_domxml::candidates(xml).map_err(|error| Failure::xml(domain, &error))?;
+    match &candidates[..] {
+        [mac] => Ok(*mac),
+        [] => Err(Failure::new(
+            Kind::NotFound,
+            format!(
+                "domain {domain} has no virtio interface; the standby has to be one, add it with <model type='virtio'/>"
+            ),
+        )),
+        several => {
+            let list: Vec<String> = several.iter().map(Mac::to_string).collect();
+            let list = list.join(", ");
+            let message = format!("domain {domain} has several virtio interfaces; choose with --mac from {list}");
+            Err(Failure::new(Kind::Usage, message))
+        }
+    }
+}
+
+fn define(connection: &Connect, domain: &str, xml: &str) -> Result<(), Failure> {
+    let defined = connection.define_domain_xml(xml);
+    defined
+        .map(drop)
+        .map_err(|error| libvirt::failed(&format!("redefining domain {domain}"), &error))
+}
+
+/// What libvirt has now.
+fn stored(connection: &Connect, domain: &str) -> Result<Option<DomainSpec>, Failure> {
+    let xml = libvirt::inactive_xml(&libvirt::find(connection, domain)?, domain, false)?;
+    hybond_domxml::parse(&xml).map_err(|error| Failure::xml(domain, &error))
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let fault = |error: std::io::Error| {
+        Failure::new(
+            Kind::Failed,
+            format!("{} cannot be read: {}", file.display(), chain(&error)),
+        )
+    };
+    let mut xml = String::new();
+    // One more than is read anyway, so that more is noticed.
+    let limit = MAX_XML as u64 + 1;
+    if file == Path::new("-") {
+        note("hybondctl: reading the domain's XML from stdin");
+        std::io::stdin()
+            .lock()
+            .take(limit)
+            .read_to_string(&mut xml)
+            .map_err(fault)?;
+    } else {
+        let file = std::fs::File::open(file).map_err(fault)?;
+        file.take(limit).read_to_string(&mut xml).map_err(fault)?;
+    }
+    Ok(xml)
+}
