@@ -1,10 +1,17 @@
-//! Real QEMUs for tests, without libvirt and without KVM.
+//! Real QEMUs for tests, without libvirt and without KVM: [`Qemu`] with nothing in it, [`Guest`] with the lab's guest and
+//! its agent, and [`Traffic`] to see what a guest's network loses.
 
+pub mod guest;
+pub mod image;
 pub mod monitor;
 pub mod qemu;
+pub mod traffic;
 
+pub use guest::Guest;
+pub use image::Image;
 pub use monitor::Monitor;
 pub use qemu::Qemu;
+pub use traffic::Traffic;
 
 use std::time::Duration;
 

@@ -25,17 +25,20 @@ impl Qemu {
     /// Where QEMU is not installed.
     #[must_use]
     pub fn idle_in(directory: TempDir) -> Self {
-        let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-S", "-m", "128", "-accel", "tcg,tb-size=16"]);
-        Self::start(command, directory)
+        Self::start(
+            &["-S", "-m", "128", "-accel", "tcg,tb-size=16"].map(str::to_owned),
+            directory,
+        )
     }
 
-    /// Starts a QEMU with what every one of these tests needs: q35, two root ports, two monitors (`qmp` and `other`).
+    /// Starts a QEMU with what every one of these tests needs: q35, two root ports, two monitors (`qmp` and `other`);
+    /// and then with these arguments.
     ///
     /// # Panics
     /// Where QEMU is not installed.
     #[must_use]
-    pub fn start(mut command: Command, directory: TempDir) -> Self {
+    pub fn start(arguments: &[String], directory: TempDir) -> Self {
+        let mut command = Command::new("qemu-system-x86_64");
         command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-user-config"]);
         for port in ["1", "2"] {
             command.arg("-device");
@@ -48,6 +51,7 @@ impl Qemu {
                 .arg(format!("unix:{},server=on,wait=off", path.display()));
         }
         let child = command
+            .args(arguments)
             .stdin(Stdio::null())
             .spawn()
             .expect("qemu-system-x86_64 runs: it is in Debian's package qemu-system-x86");

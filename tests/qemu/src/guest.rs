@@ -1,0 +1,113 @@
+//! A QEMU with the lab's guest in it.
+
+use crate::{Image, Qemu};
+use anyhow::{Context, Result, bail};
+use hybond_core::ids::Mac;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::{self, Instant};
+
+/// Booting takes about 10 s under TCG, on a busy machine much longer.
+const BOOT: Duration = Duration::from_secs(240);
+
+/// A guest with one standby, and a root port for its primary.
+pub struct Guest {
+    /// Its QEMU.
+    pub qemu: Qemu,
+}
+
+/// How a guest begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// From its kernel.
+    Boot,
+    /// By a migration.
+    Incoming,
+}
+
+impl Guest {
+    /// Starts one on an open macvtap. `address` is what the guest gives to its NIC.
+    ///
+    /// # Errors
+    /// The macvtap cannot be handed to QEMU.
+    ///
+    /// # Panics
+    /// QEMU is not installed.
+    pub fn start(image: &Image, start: Start, mac: Mac, standby: File, address: &str) -> Result<Self> {
+        let directory = tempfile::tempdir().context("no temporary directory")?;
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        // QEMU inherits the macvtap under its number. Nothing else is started before it has it.
+        fcntl(&standby, FcntlArg::F_SETFD(FdFlag::empty())).context("the macvtap's descriptor")?;
+        let tap = standby.as_raw_fd();
+        let port = mac.root_port_id();
+        let mut options = vec![
+            ("-accel", "tcg,tb-size=128".to_owned()),
+            ("-cpu", "max".into()),
+            ("-m", "256".into()),
+            ("-smp", "1".into()),
+            ("-kernel", image.kernel.display().to_string()),
+            ("-initrd", image.initramfs.display().to_string()),
+            (
+                "-append",
+                format!("console=ttyS0 quiet mitigations=off lab.ip={address}"),
+            ),
+            ("-serial", format!("file:{}", path("console"))),
+            ("-netdev", format!("tap,id=standby,fd={tap}")),
+            (
+                "-device",
+                format!("virtio-net-pci,id=net0,bus=rp1,netdev=standby,mac={mac},romfile="),
+            ),
+            ("-device", format!("pcie-root-port,id={port},chassis=9,slot=9")),
+            ("-device", "virtio-serial-pci,id=serial".into()),
+        ];
+        for name in ["agent", "test"] {
+            options.push((
+                "-chardev",
+                format!("socket,id={name},path={},server=on,wait=off", path(name)),
+            ));
+            let device = format!("virtserialport,bus=serial.0,chardev={name},name=org.hybond.{name}.0");
+            options.push(("-device", device));
+        }
+        if start == Start::Incoming {
+            options.push(("-incoming", "defer".into()));
+        }
+        let arguments: Vec<String> = options
+            .into_iter()
+            .flat_map(|(name, value)| [name.to_owned(), value])
+            .collect();
+        let qemu = Qemu::start(&arguments, directory);
+        drop(standby);
+        Ok(Self { qemu })
+    }
+
+    /// The socket of its agent's port.
+    #[must_use]
+    pub fn agent(&self) -> PathBuf {
+        self.qemu.path("agent")
+    }
+
+    /// What it has written on its console.
+    #[must_use]
+    pub fn console(&self) -> String {
+        // QEMU makes the file when it starts.
+        std::fs::read(self.qemu.path("console")).map_or_else(|_| String::new(), |t| String::from_utf8_lossy(&t).into())
+    }
+
+    /// Waits until it has booted.
+    ///
+    /// # Errors
+    /// It has not, with what it wrote instead.
+    pub async fn booted(&self) -> Result<()> {
+        let end = Instant::now() + BOOT;
+        while !self.console().contains("L2READY") {
+            if Instant::now() > end {
+                bail!("the guest does not boot: {}", self.console());
+            }
+            time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+}
