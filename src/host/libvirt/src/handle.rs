@@ -322,3 +322,90 @@ fn optional<T>(result: Result<T, LibvirtError>) -> Result<Option<T>, LibvirtErro
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LibvirtEvent;
+    use std::sync::mpsc as blocking;
+
+    const SHORT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(20);
+
+    async fn connected() -> Libvirt {
+        let settings = Settings {
+            uri: "test:///default".into(),
+            ..Settings::default()
+        };
+        let (libvirt, mut events) = Libvirt::spawn(settings);
+        let event = tokio::time::timeout(LONG, events.recv()).await;
+        assert_eq!(event, Ok(Some(LibvirtEvent::Connected)));
+        libvirt
+    }
+
+    /// A call that libvirt answers when it is let go.
+    async fn stuck(libvirt: &Libvirt, lane: Lane, id: DomainId) -> blocking::Sender<()> {
+        let (let_go, held) = blocking::channel::<()>();
+        let work = move |_: &Connect| {
+            // Let go by a message or by the end of the test.
+            held.recv().ok();
+            Ok(())
+        };
+        let error = libvirt.caller.run(("test", lane), Some(id), SHORT, work).await;
+        assert!(matches!(error, Err(LibvirtError::Timeout { .. })), "{error:?}");
+        let_go
+    }
+
+    async fn quick(libvirt: &Libvirt, lane: Lane, id: DomainId, bound: Duration) -> Result<(), LibvirtError> {
+        libvirt.caller.run(("test", lane), Some(id), bound, |_| Ok(())).await
+    }
+
+    #[tokio::test]
+    async fn a_stuck_domain_holds_up_nobody_else() {
+        let libvirt = connected().await;
+        let (a, b) = (DomainId::from_bytes([1; 16]), DomainId::from_bytes([2; 16]));
+        let let_go = stuck(&libvirt, Lane::Query, a).await;
+        let error = quick(&libvirt, Lane::Query, a, SHORT).await;
+        assert!(
+            matches!(error, Err(LibvirtError::Timeout { .. })),
+            "its turn has not come: {error:?}"
+        );
+        quick(&libvirt, Lane::Abort, a, LONG).await.expect("another lane");
+        quick(&libvirt, Lane::Query, b, LONG).await.expect("another domain");
+        let_go.send(()).expect("the call still waits");
+        quick(&libvirt, Lane::Query, a, LONG).await.expect("its turn");
+    }
+
+    #[tokio::test]
+    async fn domains_that_wait_for_a_modify_job_keep_none_from_being_looked_at() {
+        let libvirt = connected().await;
+        let mut held = Vec::new();
+        for n in 1..=2 {
+            held.push(stuck(&libvirt, Lane::Modify, DomainId::from_bytes([n; 16])).await);
+        }
+        let third = DomainId::from_bytes([3; 16]);
+        let error = quick(&libvirt, Lane::Modify, third, SHORT).await;
+        assert!(
+            matches!(error, Err(LibvirtError::Timeout { .. })),
+            "the lane is full: {error:?}"
+        );
+        quick(&libvirt, Lane::Query, third, LONG).await.expect("a look");
+        held.clear();
+        quick(&libvirt, Lane::Modify, third, LONG).await.expect("room again");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_an_error() {
+        let libvirt = connected().await;
+        let work = |_: &Connect| -> Result<(), Failure> { panic!("on purpose") };
+        let error = libvirt
+            .caller
+            .run(("test", Lane::Query), None, LONG, work)
+            .await
+            .expect_err("broken");
+        assert_eq!(
+            error.to_string(),
+            "test of this host: the call's thread has broken down"
+        );
+    }
+}
