@@ -1,12 +1,15 @@
 //! The connection, and one bounded request on it.
 
 use crate::{Change, Error, Link, Result};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use hybond_core::ids::IfName;
 use nix::libc;
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::{Handle, LinkUnspec};
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +17,9 @@ use tokio::task::JoinHandle;
 
 /// Longest wait for one answer. The kernel holds RTNL while a card resets, which takes seconds on real ones.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a listing is begun again because devices came or went during it.
+const LISTINGS: u32 = 10;
 
 /// A connection to the kernel's rtnetlink, in the network namespace of the thread that made it. Clones share it.
 #[derive(Clone)]
@@ -103,14 +109,17 @@ impl Netlink {
     /// # Errors
     /// [`Error::Kernel`], [`Error::Timeout`].
     pub async fn links(&self) -> Result<Vec<Link>> {
-        let messages: Vec<LinkMessage> = self
-            .request("list network devices".to_owned(), |handle| async move {
-                handle.link().get().execute().try_collect().await
-            })
-            .await?;
-        let mut links: Vec<Link> = messages.iter().filter_map(Link::from_message).collect();
-        links.sort_by_key(|link| link.index);
-        Ok(links)
+        let doing = || "list network devices".to_owned();
+        for _ in 0..LISTINGS {
+            let (links, is_whole) = self.request(doing(), list).await?;
+            if is_whole {
+                return Ok(links);
+            }
+        }
+        Err(Error::Kernel {
+            doing: doing(),
+            source: io::Error::other(format!("they changed during each of {LISTINGS} listings")),
+        })
     }
 
     /// Removes a device, whatever its kind; [`Change::AlreadyThere`] if there is none of that name.
@@ -195,4 +204,25 @@ impl Netlink {
     fn disconnect(&self) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// Lists devices. The kernel marks what it sends once devices have come or gone meanwhile: then some may be missing.
+async fn list(mut handle: Handle) -> std::result::Result<(Vec<Link>, bool), rtnetlink::Error> {
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut answers = handle.request(request)?;
+    let mut links = Vec::new();
+    let mut is_whole = true;
+    while let Some(answer) = answers.next().await {
+        is_whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
+                links.extend(Link::from_message(&message));
+            }
+            NetlinkPayload::Error(error) => return Err(rtnetlink::Error::NetlinkError(error)),
+            _ => {}
+        }
+    }
+    links.sort_by_key(|link| link.index);
+    Ok((links, is_whole))
 }

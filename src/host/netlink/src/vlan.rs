@@ -83,7 +83,7 @@ impl Netlink {
     pub(crate) async fn release_vlan(&self, index: u32) -> Result<Change> {
         let links = self.links().await?;
         match links.iter().find(|link| link.index == index) {
-            Some(link) if is_idle(link, &links) => self.remove(link).await,
+            Some(link) if is_idle(link, &links) && !is_below(&link.name) => self.remove(link).await,
             _ => Ok(Change::AlreadyThere),
         }
     }
@@ -98,6 +98,9 @@ impl Netlink {
         let links = self.links().await?;
         let mut removed = Vec::new();
         for link in links.iter().filter(|link| is_idle(link, &links)) {
+            if is_below(&link.name) {
+                continue;
+            }
             if self.remove(link).await? == Change::Made {
                 removed.push(link.name.clone());
             }
@@ -109,6 +112,17 @@ impl Netlink {
 fn is_idle(link: &Link, links: &[Link]) -> bool {
     let is_own = matches!(link.kind, Kind::Vlan { .. }) && link.alias.as_deref() == Some(OWN);
     is_own && links.iter().all(|other| other.lower != Some(link.index))
+}
+
+/// Whether sysfs shows a device over this one. Removing a device removes what is over it, so this is asked besides the
+/// listing: a device whose message rtnetlink could not decode is missing from that.
+fn is_below(name: &IfName) -> bool {
+    let entries = std::fs::read_dir(format!("/sys/class/net/{name}"));
+    // Without a /sys of this network namespace, the listing has to do.
+    let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names
+        .into_iter()
+        .any(|name| name.to_string_lossy().starts_with("upper_"))
 }
 
 /// `<lower>.<vlan>`, or where that is too long or taken, `hbv<index of lower>.<vlan>`.
