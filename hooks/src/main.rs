@@ -75,7 +75,9 @@ fn run(call: &Call, hybonds: &AtomicBool) -> Result<Option<String>, String> {
         return Ok(None);
     }
     let sources = checked_sources(operation, &request.domain, sources)?;
-    hybond_domxml::set_sources(xml, &sources).map(Some).map_err(mend)
+    hybond_domxml::set_sources(xml, &sources)
+        .map(Some)
+        .map_err(|error| format!("hybondd wants a change that is not possible: {error}; please report this"))
 }
 
 /// The daemon's edits, where edits are possible and only for pairs of the domain.

@@ -60,8 +60,8 @@ pub fn is_active(domain: &Domain) -> Result<bool, Failure> {
 pub fn failed(what: &str, error: &Error) -> Failure {
     let message = error.message();
     if is(error, ErrorNumber::HookScriptFailed) {
-        if let Some(at) = message.rfind("hybond: ") {
-            return Failure::new(Kind::Refused, message.get(at..).unwrap_or(message).trim());
+        if let Some((_, sentence)) = message.rsplit_once("status 1: hybond: ") {
+            return Failure::new(Kind::Refused, sentence.trim());
         }
     }
     let kind = if is(error, ErrorNumber::OperationInvalid) {

@@ -1,7 +1,6 @@
 //! Taking hybond out of a domain again.
 
-use crate::document::{children, devices};
-use crate::document::{document, domain_document, hybond_element, interface};
+use crate::document::{children, devices, document, domain_document, hybond_element, interface};
 use crate::enable::{QEMU_NAMESPACE, QMP_ID, connection_of, ethernet, indent_of, prefix_of, slice};
 use crate::error::XmlError;
 use crate::metadata::{Metadata, PairMetadata};
@@ -12,7 +11,8 @@ use roxmltree::{Document, Node};
 use std::ops::Range;
 
 /// Takes out of an inactive domain XML what [`crate::enable`] put in, and gives each standby the connection that it had.
-/// What was changed otherwise in between (libvirt's addresses, a user's queues) stays.
+/// What was changed otherwise in between stays: a user's queues, the addresses that libvirt gave out, and the virtio-serial
+/// controller that libvirt added for the agent's port.
 ///
 /// # Errors
 /// The domain is not enabled, or an interface of type 'ethernet' has nothing in the metadata that says what it was.

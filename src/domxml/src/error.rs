@@ -119,7 +119,9 @@ pub enum XmlError {
         mac: Mac,
     },
     /// `disable` of a domain that is not enabled.
-    #[error("the domain has no <hybond:domain> in its <metadata>: it is not enabled")]
+    #[error(
+        "the domain has no <hybond:domain> in its <metadata>: it is not enabled for hybond, 'hybondctl enable' does that"
+    )]
     NotEnabled,
     /// The text after the change is not well-formed: a fault of hybond's, nothing was changed.
     #[error("the changed XML is not well-formed; nothing was changed, please report this")]

@@ -51,6 +51,7 @@ pub fn migrate(socket: &Path, uri: &str, what: &Migrate, output: &Output) -> Res
     let progress = Arc::new(Progress::new(output.is_quiet()));
     let started = Instant::now();
     let drain = plugged && host.plug == "libvirt";
+    interrupt.arm();
     if drain {
         let request = Request::Drain {
             domain: what.domain.clone(),
