@@ -7,6 +7,7 @@
 
 mod error;
 mod link;
+mod node;
 mod request;
 mod standby;
 mod tap;

@@ -3,21 +3,14 @@
 //! A standby's link state is the switch: only while it is up is its address in the filter of the device below it
 //! (`macvlan_open()`), so it is made down.
 
-use crate::{Change, Error, Kind, Link, Netlink, Result};
+use crate::{Change, Error, Kind, Link, Netlink, Result, node};
 use hybond_core::ids::{IfName, Mac};
 use nix::libc;
 use rtnetlink::LinkMacVtap;
 use rtnetlink::packet_route::link::MacVtapMode;
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::time::Duration;
 
 /// The mode of every standby: guests of one PF reach each other.
 const MODE: &str = "bridge";
-/// How often, and how far apart, a macvtap's character device is looked for.
-const NODE_LOOKS: u32 = 20;
-const NODE_PAUSE: Duration = Duration::from_millis(50);
-
 /// A standby that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandbySpec {
@@ -139,7 +132,7 @@ impl Netlink {
             expect_macvtap(&link)?;
             let Some(differs) = self.difference(spec, over, &link).await? else {
                 let change = self.set_allmulticast(&link, spec.allmulticast).await?;
-                check_node(&link).await?;
+                node::check(&link).await?;
                 return Ok(change);
             };
             if !spec.replace {
@@ -156,7 +149,7 @@ impl Netlink {
         if let Some(error) = self.difference(spec, over, &link).await? {
             return Err(self.undo(&link, error).await);
         }
-        match check_node(&link).await {
+        match node::check(&link).await {
             Ok(()) => Ok(Change::Made),
             Err(error) => Err(self.undo(&link, error).await),
         }
@@ -365,46 +358,6 @@ fn describe(link: &Link, below: &[Link]) -> Result<StandbyLink> {
         },
         allmulticast: link.allmulticast,
     })
-}
-
-/// Waits, with a limit, for the character device that QEMU or libvirt will open. devtmpfs has it before the device's
-/// creation is acknowledged; a /dev that udev fills has it a little later.
-async fn check_node(link: &Link) -> Result<()> {
-    let node = format!("/dev/tap{}", link.index);
-    let unusable = |reason: String| Error::TapNode {
-        name: link.name.clone(),
-        node: node.clone(),
-        reason,
-    };
-    for _ in 0..NODE_LOOKS {
-        match tokio::fs::metadata(&node).await {
-            Ok(found) if !found.file_type().is_char_device() => {
-                return Err(unusable("it is a plain file; remove it".to_owned()));
-            }
-            Ok(found) => return check_number(link, found.rdev(), unusable).await,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => tokio::time::sleep(NODE_PAUSE).await,
-            Err(error) => return Err(unusable(error.to_string())),
-        }
-    }
-    Err(unusable(
-        "neither devtmpfs nor udev has made it; mount a devtmpfs on /dev".to_owned(),
-    ))
-}
-
-/// All network namespaces share one /dev: of two macvtaps with the same index, only the first has a node.
-async fn check_number(link: &Link, found: u64, unusable: impl Fn(String) -> Error) -> Result<()> {
-    let path = format!("/sys/class/net/{}/macvtap/tap{}/dev", link.name, link.index);
-    // Without a /sys of this network namespace there is nothing to compare with.
-    let Ok(wanted) = tokio::fs::read_to_string(path).await else {
-        return Ok(());
-    };
-    let found = format!("{}:{}", nix::sys::stat::major(found), nix::sys::stat::minor(found));
-    if wanted.trim() == found {
-        return Ok(());
-    }
-    Err(unusable(
-        "it belongs to a macvtap of the same index in another network namespace; make this one again".to_owned(),
-    ))
 }
 
 #[cfg(test)]
