@@ -87,6 +87,8 @@ pub struct World {
     pub faults: Faults,
     /// Migrations that succeeded, failed.
     pub ended: (u32, u32),
+    /// Why hooks were refused.
+    pub refusals: Vec<String>,
     policy: Policy,
     link: Vec<Packet>,
     migrations: BTreeMap<DomainId, Migration>,
@@ -122,6 +124,7 @@ impl World {
             domains: BTreeMap::new(),
             faults,
             ended: (0, 0),
+            refusals: Vec::new(),
             policy,
             link: Vec::new(),
             migrations: BTreeMap::new(),
@@ -588,6 +591,9 @@ impl World {
             return;
         };
         let done = matches!(answer, Answer::Done(_));
+        if let Answer::Refused(reason) = &answer {
+            self.refusals.push(reason.clone());
+        }
         match waiter {
             Waiter::Hook { domain } if done => {
                 if let Some(migration) = self.migrations.get_mut(&domain) {

@@ -18,7 +18,7 @@ fn without_faults_every_migration_succeeds_and_ends_on_a_vf() {
     let mut succeeded = 0;
     for seed in 0..20 {
         let world = run(seed, 2, 4, Policy::Prefer, Faults::default());
-        assert_eq!(world.ended.1, 0, "seed {seed}: a migration failed");
+        assert_eq!(world.ended.1, 0, "seed {seed}: {:?}", world.refusals);
         succeeded += world.ended.0;
     }
     assert!(

@@ -243,7 +243,7 @@ impl Guest {
                 }
                 // libvirt let go of a domain whose hook had its answer: it came, and went.
                 self.met |= self.answered && event == Event::Domain(DomainSeen::Absent);
-                if matches!(self.in_flight, Some(Action::Look { .. })) {
+                if matches!(self.in_flight, Some(Action::Look { .. } | Action::LookAtJob)) {
                     self.meanwhile.push(event.clone());
                 }
                 self.seen.note(event);

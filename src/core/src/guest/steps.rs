@@ -133,10 +133,7 @@ impl Guest {
             (Action::Look { .. }, Outcome::Looked(snapshot)) => {
                 self.job_known |= snapshot.libvirt.is_some();
                 self.seen.take(snapshot);
-                // What happened meanwhile is younger than what was seen, or the same.
-                for event in std::mem::take(&mut self.meanwhile) {
-                    self.seen.note(event);
-                }
+                self.catch_up();
                 // A record that was made for a guest found running knows nothing yet.
                 for (mac, standby) in &self.seen.standby {
                     if let Some(pair) = self.record.pairs.get_mut(mac) {
@@ -147,6 +144,7 @@ impl Guest {
             (Action::LookAtJob, Outcome::Job(domain, job)) => {
                 self.seen.domain = domain;
                 self.seen.job = job;
+                self.catch_up();
                 self.job_known = true;
                 self.later(Retry::Job, now);
             }
@@ -212,6 +210,13 @@ impl Guest {
         }
     }
 
+    /// What happened during a look is younger than what was seen, or the same.
+    fn catch_up(&mut self) {
+        for event in std::mem::take(&mut self.meanwhile) {
+            self.seen.note(event);
+        }
+    }
+
     fn no_vf(&mut self, now: Millis, mac: Mac, reason: String, pf: Option<IfName>) {
         let policy = self.record.pair_spec(mac).map(|pair| pair.policy).unwrap_or_default();
         let settling = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
@@ -234,6 +239,7 @@ impl Guest {
 
     pub(super) fn failed(&mut self, now: Millis, action: &Action, failure: Failure) {
         let reason = failure.reason;
+        self.meanwhile.clear();
         let settling = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
         if let (Some(mac), false) = (action.mac(), settling) {
             self.degraded.insert(mac, reason.clone());
