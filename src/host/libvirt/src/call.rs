@@ -3,7 +3,7 @@
 //! Not on the runtime's blocking threads: a runtime that is dropped waits for those, and a call that libvirt never
 //! answers would keep the daemon from ending.
 
-use crate::error::LibvirtError;
+use crate::error::{LibvirtError, Said};
 use crate::supervisor::Link;
 use hybond_core::ids::DomainId;
 use std::collections::HashMap;
@@ -176,7 +176,12 @@ impl Caller {
 fn classify(call: &'static str, subject: String, failure: Failure) -> LibvirtError {
     match failure {
         Failure::Libvirt(error) if is(&error, ErrorNumber::NoDomain) => LibvirtError::NotFound { subject },
-        Failure::Libvirt(source) => LibvirtError::Refused { call, subject, source },
+        Failure::Libvirt(error) => LibvirtError::Refused {
+            call,
+            subject,
+            // Without the numbers of its code and domain, which are for programs.
+            source: Said(error.message().to_owned()),
+        },
         Failure::Unusable(reason) => LibvirtError::Unusable { call, subject, reason },
         Failure::Spec(source) => LibvirtError::Spec { subject, source },
     }

@@ -42,7 +42,7 @@ pub enum LibvirtError {
         subject: String,
         /// libvirt's words.
         #[source]
-        source: virt::error::Error,
+        source: Said,
     },
     /// libvirt answered with something that cannot be used.
     #[error("{call} of {subject}: {reason}")]
@@ -75,6 +75,11 @@ pub enum LibvirtError {
         source: std::io::Error,
     },
 }
+
+/// libvirt's own words for a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Said(pub(crate) String);
 
 impl LibvirtError {
     /// Whether asking again later may help without anyone mending anything.

@@ -74,7 +74,8 @@ pub enum LibvirtEvent {
     },
 }
 
-/// One step of a domain's life.
+/// One step of a domain's life. A cold boot is `Resumed(Unpaused)`, then `Started(Booted)`, in this order; a migration is
+/// `Started(Migrated)`, `Resumed(Migrated)` at the destination and `Suspended(Migrated)`, `Stopped(Migrated)` at the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifecycle {
     /// The persistent definition is new or changed.

@@ -188,7 +188,9 @@ impl Libvirt {
         Ok(optional(self.query("state", id, state::of).await)?.unwrap_or(DomainState::NotFound))
     }
 
-    /// The job that the domain is in.
+    /// The job that the domain is in. The only thing that tells of an outgoing migration that fails or is cancelled before
+    /// its end: libvirt sends no event of that at the source. Waits while libvirt starts or ends the domain's QEMU, which
+    /// takes seconds.
     ///
     /// # Errors
     /// See [`LibvirtError`]; a domain that is not there, or not running, is in [`Job::None`].

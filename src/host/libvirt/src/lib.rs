@@ -25,7 +25,7 @@ mod session;
 mod state;
 mod supervisor;
 
-pub use error::LibvirtError;
+pub use error::{LibvirtError, Said};
 pub use event::{Events, LibvirtEvent, Lifecycle, Operation, ResumedBy, StartedBy, StoppedBy, SuspendedBy};
 pub use handle::{Libvirt, Scope, Settings};
 pub use job::{Job, Progress};

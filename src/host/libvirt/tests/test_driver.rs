@@ -146,6 +146,21 @@ async fn a_domain_that_is_not_hybonds_gets_no_peer() {
 }
 
 #[tokio::test]
+async fn a_refusal_keeps_libvirts_words() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (libvirt, _events) = connect(&node(&dir)).await;
+    // The test driver has no jobs.
+    let error = libvirt.abort_job(id(WEB)).await.expect_err("refused");
+    assert!(!error.is_transient());
+    assert_eq!(
+        error.to_string(),
+        format!("libvirt refused cancelling of the job of {WEB}")
+    );
+    let words = std::error::Error::source(&error).expect("libvirt's words").to_string();
+    assert!(words.contains("not supported") && !words.contains("code="), "{words}");
+}
+
+#[tokio::test]
 async fn lifecycle_events_arrive_in_order() {
     let (libvirt, mut events) = connect("test:///default").await;
     let test = libvirt.list_active().await.expect("a list")[0].0;
