@@ -19,8 +19,9 @@ export SOURCE_DATE_EPOCH
 # CARGO_TARGET_DIR moves the programs; the packages are always here.
 built=${CARGO_TARGET_DIR:-target}
 out=$top/target/packages
-rm -rf "$out"
-mkdir -p "$out"
+mkdir -p target
+exec {lock}>target/packages.lock
+flock "$lock"
 
 # Neither this folder's name nor that of the registry's cache ends up in the programs.
 remap="--remap-path-prefix=$top=/usr/src/hybond --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/usr/src/cargo"
@@ -40,6 +41,8 @@ fi
 RUSTFLAGS="${RUSTFLAGS:-} $remap" cargo build --locked --profile tiny -p hybond-agent --target "$target"
 agent=$built/$target/tiny/hybond-agent
 
+rm -rf "$out"
+mkdir -p "$out"
 say "package hybond"
 # shellcheck source=hybond/stage.sh
 . packaging/deb/hybond/stage.sh

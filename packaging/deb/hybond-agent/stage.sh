@@ -4,3 +4,18 @@ stage=$out/hybond-agent
 
 put 755 "$agent" /usr/sbin/hybond-agent
 bounded "$agent" "$agent_limit"
+# By kind, so that a file which the agent gains is not forgotten here.
+while IFS= read -r file; do
+    name=${file##*/}
+    case $name in
+    *.service) put 644 "$file" "/usr/lib/systemd/system/$name" ;;
+    *.rules) put 644 "$file" "/usr/lib/udev/rules.d/$name" ;;
+    *.link | *.network | *.netdev) put 644 "$file" "/usr/lib/systemd/network/$name" ;;
+    *.conf) put 644 "$file" "/usr/lib/NetworkManager/conf.d/$name" ;;
+    esac
+done < <(git ls-files guest-agent | grep -v '^guest-agent/\(src\|tests\)/')
+put_man packaging/man/hybond-agent.8
+put_doc hybond-agent
+
+# A static program needs nothing; whoever has no systemd starts it by other means.
+pack hybond-agent ""
