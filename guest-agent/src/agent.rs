@@ -36,7 +36,7 @@ pub struct Agent {
     /// What the last hello named; `None` while no host has spoken.
     host: Option<Vec<Mac>>,
     hello: Option<u64>,
-    connected: bool,
+    greeted: bool,
     pairs: BTreeMap<Mac, Pair>,
     /// Since when two NICs of one MAC have been seen.
     twins: BTreeMap<Mac, u64>,
@@ -51,7 +51,7 @@ impl Agent {
             named,
             host,
             hello: None,
-            connected: false,
+            greeted: false,
             pairs: BTreeMap::new(),
             twins: BTreeMap::new(),
             current: None,
@@ -68,12 +68,11 @@ impl Agent {
 
     /// A host has said hello to this run of the agent, and has been answered.
     pub fn greeted(&self) -> bool {
-        self.connected && self.hello.is_none()
+        self.greeted && self.hello.is_none()
     }
 
     /// The host has closed its end; what it has not read is not for the next one.
     pub fn host_gone(&mut self) {
-        self.connected = false;
         self.hello = None;
         self.out.clear();
         for pair in self.pairs.values_mut() {
@@ -93,7 +92,7 @@ impl Agent {
                 );
                 pairs.truncate(PAIRS_MAX);
                 self.host_gone();
-                self.connected = true;
+                self.greeted = true;
                 self.hello = Some(id);
                 self.host = Some(pairs);
                 self.manage();
@@ -107,7 +106,7 @@ impl Agent {
             ToAgent::Failback { id, mac, overlap_ms } => {
                 self.ask(id, mac, |p, out| p.ask_switch(id, true, overlap_ms, out));
             }
-            ToAgent::Announce { id, mac } => self.ask(id, mac, |p, _| p.ask_announce(id, now)),
+            ToAgent::Announce { id, mac } => self.ask(id, mac, |p, out| p.ask_announce(id, now, out)),
         }
     }
 
@@ -208,7 +207,7 @@ impl Agent {
 
     /// Answers the hello, and tells of pairs that have changed.
     fn report(&mut self, view: &View) {
-        if !self.connected {
+        if !self.greeted {
             return;
         }
         let host = self.host.clone().unwrap_or_default();

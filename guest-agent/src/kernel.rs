@@ -8,7 +8,6 @@ use crate::state::StateDir;
 use crate::sys;
 use hybond_core::ids::Mac;
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use std::fs;
 use std::os::fd::OwnedFd;
 
@@ -78,6 +77,7 @@ impl Kernel {
             Action::SetUp { index, .. } | Action::Rename { index, .. } | Action::Delete { index } => vec![*index],
             Action::SetMaster { index, master } => [Some(*index), *master].into_iter().flatten().collect(),
             Action::Enslave { index, bond } => vec![*index, *bond],
+            Action::Join { saved, bond } => vec![saved.index, *bond],
             Action::SetActive { bond, .. } | Action::SetAllActive { bond, .. } | Action::Adjust { bond } => vec![*bond],
             Action::MakeBond(_) | Action::Save(_) | Action::Restore { .. } | Action::Announce { .. } => Vec::new(),
         };
@@ -116,11 +116,18 @@ impl Kernel {
                     .set_up(*index, *up)
                     .map_err(because(|| format!("cannot set {} {word}", name(index))))
             }
-            Action::Rename { index, name: new } => self
-                .requests
-                .rename(*index, new)
-                .map_err(because(|| format!("cannot rename {} to {new}", name(index)))),
-            Action::MakeBond(saved) => self.make_bond(saved, &name(&saved.index)),
+            Action::Rename { index, name: new } => {
+                let renamed = match self.requests.rename(*index, new) {
+                    Err(Errno::EBUSY) => self
+                        .requests
+                        .set_up(*index, false)
+                        .and_then(|()| self.requests.rename(*index, new)),
+                    other => other,
+                };
+                renamed.map_err(because(|| format!("cannot rename {} to {new}", name(index))))
+            }
+            Action::MakeBond(saved) => self.make_bond(saved),
+            Action::Join { saved, bond } => self.join(saved, *bond, &name(&saved.index)),
             Action::SetMaster { index, master } => self.requests.set_master(*index, *master).map_err(because(|| {
                 let to = master.map_or("no master".to_owned(), |m| name(&m));
                 format!("cannot give {} to {to}", name(index))
@@ -158,27 +165,32 @@ impl Kernel {
         }
     }
 
-    fn make_bond(&mut self, saved: &Saved, standby: &str) -> Result<(), String> {
+    fn make_bond(&mut self, saved: &Saved) -> Result<(), String> {
         self.requests.make_bond(saved).map_err(|error| {
             let remedy = match error {
                 Errno::EOPNOTSUPP => " (the kernel has no bonding: load the module bonding)",
                 _ => "",
             };
             format!("cannot make the bond {}: {}{remedy}", saved.name, error.desc())
-        })?;
+        })
+    }
+
+    fn join(&mut self, saved: &Saved, bond: u32, standby: &str) -> Result<(), String> {
         for family in ["ipv4", "ipv6"] {
             copy_sysctls(family, standby, &saved.name);
         }
         if saved.up {
             // Otherwise the bond makes its own link-local address when it is set up, and spends a second on DAD.
-            let index = if_nametoindex(saved.name.as_str()).map_err(because(|| saved.name.clone()))?;
-            match self.requests.set_v6_mode(index, V6_NONE) {
+            match self.requests.set_v6_mode(bond, V6_NONE) {
                 // A guest without IPv6.
                 Ok(()) | Err(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOENT) => {}
                 Err(error) => return Err(format!("cannot set addrgenmode of {}: {}", saved.name, error.desc())),
             }
         }
-        Ok(())
+        self.requests
+            .set_up(saved.index, false)
+            .and_then(|()| self.requests.set_master(saved.index, Some(bond)))
+            .map_err(because(|| format!("cannot bring {standby} into {}", saved.name)))
     }
 
     fn restore(&mut self, view: &mut View, saved: &Saved, to: u32) -> Result<(), String> {

@@ -134,15 +134,22 @@ pub enum Action {
         /// Up.
         up: bool,
     },
-    /// Rename a link that is down.
+    /// Rename a link: while it is up where the kernel can (6.2 and later), else down first.
     Rename {
         /// The link.
         index: u32,
         /// Its new name.
         name: String,
     },
-    /// Make the bond, down, with the standby's name, MAC, MTU and sysctls.
+    /// Make the bond, down, with the standby's name, MAC and MTU.
     MakeBond(Saved),
+    /// Give the bond the standby's sysctls, and it the standby, which is down for that.
+    Join {
+        /// What was saved.
+        saved: Saved,
+        /// The bond.
+        bond: u32,
+    },
     /// Make a link a port of a master, or of none.
     SetMaster {
         /// The link.

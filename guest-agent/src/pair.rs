@@ -92,7 +92,6 @@ impl Pair {
 
     /// Whoever asked is not there any more.
     pub fn forget_host(&mut self) {
-        self.sent = None;
         self.announce_ids.clear();
         if let Some(switch) = &mut self.switch {
             switch.ids.clear();
@@ -129,8 +128,12 @@ impl Pair {
     }
 
     /// The host wants an announcement.
-    pub fn ask_announce(&mut self, id: u64, now: u64) {
-        self.announce_ids.truncate(ANNOUNCE_WAITING_MAX);
+    pub fn ask_announce(&mut self, id: u64, now: u64, out: &mut Outbox) {
+        if self.announce_ids.len() >= ANNOUNCE_WAITING_MAX {
+            let reason = format!("{ANNOUNCE_WAITING_MAX} requests already wait for an announcement");
+            out.push(FromAgent::Failed { id, reason });
+            return;
+        }
         self.announce_ids.push(id);
         self.announce(now);
     }
@@ -263,9 +266,7 @@ impl Pair {
             Next::Do(action) => return Some(action),
             Next::Wait(until) => self.wait = Some(until),
             Next::Finished(result) => {
-                let Some(switch) = self.switch.take() else {
-                    return None;
-                };
+                let switch = self.switch.take()?;
                 let to = word(switch.to);
                 match &result {
                     Ok(()) => log!(info, "pair {}: traffic is on the {to}", self.mac),

@@ -4,6 +4,10 @@
 //! virtio_console), and reads give 0: a loop over poll(2) would spin until a daemon comes. Nothing but a change of the
 //! port wakes its wait queue, though (`VIRTIO_CONSOLE_PORT_OPEN`, data, room), so the port is watched edge-triggered: one
 //! wake-up for each change, none while nothing happens, and neither a thread nor SIGIO.
+//!
+//! Data comes through a queue and an interrupt of its own, the other end's opening and closing through another queue and a
+//! work item: a host's first line can be there before its opening is known, and a read behind it then gives 0, too. That
+//! is no disconnection; one counts only when the port has been seen connected before it.
 
 use crate::outbox::Outbox;
 use hybond_wire::agent::{LIMIT, PORT, ToAgent};
@@ -35,7 +39,16 @@ pub struct Port {
     lines: LineBuffer,
     /// A line of which a part is written.
     partial: Vec<u8>,
-    connected: bool,
+    host: Host,
+}
+
+/// The other end, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    Gone,
+    /// Data came; the port has not said that it is connected.
+    Heard,
+    Connected,
 }
 
 /// All that has to be known of a line to refuse it.
@@ -69,8 +82,13 @@ impl Port {
             file,
             lines: LineBuffer::new(LIMIT),
             partial: Vec::new(),
-            connected: false,
+            host: Host::Gone,
         })
+    }
+
+    /// The last read has found nobody on the other end.
+    pub fn nobody(&self) -> bool {
+        self.host == Host::Gone
     }
 
     /// For epoll.
@@ -84,8 +102,8 @@ impl Port {
         for _ in 0..READS_MAX {
             match self.file.read(&mut buffer) {
                 Ok(0) => {
-                    if self.connected {
-                        self.connected = false;
+                    if self.host == Host::Connected {
+                        self.host = Host::Gone;
                         self.partial.clear();
                         self.lines = LineBuffer::new(LIMIT);
                         each(Incoming::Gone);
@@ -93,11 +111,16 @@ impl Port {
                     return Ok(false);
                 }
                 Ok(length) => {
-                    self.connected = true;
+                    if self.host == Host::Gone {
+                        self.host = Host::Heard;
+                    }
                     self.lines.push(&buffer[..length]);
                     self.take_lines(&mut each);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.host = Host::Connected;
+                    return Ok(false);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

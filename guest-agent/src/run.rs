@@ -249,7 +249,9 @@ impl Loop {
 
     /// Tells systemd once that the network may be configured: the bonds are there, or no host says that there are any.
     fn tell_ready(&mut self) {
-        if self.ready || !(self.agent.greeted() || self.now() >= READY_AFTER || self.port.is_none()) {
+        if self.ready
+            || !(self.agent.greeted() || self.now() >= READY_AFTER || self.port.as_ref().is_none_or(Port::nobody))
+        {
             return;
         }
         self.ready = true;

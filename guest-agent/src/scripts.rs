@@ -1,7 +1,7 @@
 //! The agent against a simulated kernel: scripts of what a user would see.
 
 use crate::agent::{Agent, Named, SILENCE};
-use crate::model::{Action, Bond, Kind, Link, View};
+use crate::model::{Action, Bond, Kind, Link, Saved, View};
 use hybond_core::ids::Mac;
 use hybond_wire::agent::{FromAgent, PairState, Path, ToAgent};
 
@@ -52,7 +52,7 @@ fn name(action: &Action) -> &'static str {
         Action::SetUp { .. } => "down",
         Action::Rename { .. } => "rename",
         Action::MakeBond(_) => "bond",
-        Action::SetMaster { master: Some(_), .. } => "join",
+        Action::Join { .. } | Action::SetMaster { master: Some(_), .. } => "join",
         Action::SetMaster { .. } => "leave",
         Action::Enslave { .. } => "enslave",
         Action::Restore { .. } => "restore",
@@ -125,7 +125,6 @@ impl Guest {
             Action::Save(saved) => drop(self.view.saved.insert(saved.mac, saved)),
             Action::SetUp { index, up } => self.link(index).up = up,
             Action::Rename { index, name } => {
-                assert!(!self.link(index).up, "old kernels rename only what is down");
                 assert!(
                     self.view.links.values().all(|l| l.name != name),
                     "the name {name} is free"
@@ -160,7 +159,11 @@ impl Guest {
                 link.master = master;
                 link.up = master.is_some();
             }
-            Action::Enslave { index, bond } => {
+            Action::Enslave { index, bond }
+            | Action::Join {
+                bond,
+                saved: Saved { index, .. },
+            } => {
                 let link = self.link(index);
                 link.master = Some(bond);
                 link.up = true;
@@ -296,7 +299,7 @@ fn the_hosts_hello_makes_the_bond_and_is_answered_with_it() {
     guest.settle();
     assert_eq!(guest.done(), "", "a lone virtio NIC is left alone");
     guest.hello();
-    assert_eq!(guest.done(), "save down rename bond join up restore");
+    assert_eq!(guest.done(), "save rename bond join up restore");
     let said = guest.said();
     let [FromAgent::Hello { id: 1, pairs, .. }] = said.as_slice() else {
         panic!("{said:?}")
@@ -308,13 +311,13 @@ fn the_hosts_hello_makes_the_bond_and_is_answered_with_it() {
 
 #[test]
 fn an_agent_killed_anywhere_in_the_takeover_completes_it_when_it_is_back() {
-    for step in 0..7 {
+    for step in 0..6 {
         let mut guest = Guest::new();
         guest.killed_at = Some(step);
         guest.hello();
         assert_eq!(
             guest.done(),
-            "save down rename bond join up restore",
+            "save rename bond join up restore",
             "killed before step {step}"
         );
         assert!(guest.view.saved.is_empty());
@@ -324,10 +327,9 @@ fn an_agent_killed_anywhere_in_the_takeover_completes_it_when_it_is_back() {
 #[test]
 fn a_takeover_that_fails_is_taken_back_told_and_tried_again() {
     for (step, back) in [
-        ("down", "restore"),
-        ("rename", "up restore"),
-        ("bond", "rename up restore"),
-        ("join", "delete rename up restore"),
+        ("rename", "restore"),
+        ("bond", "rename restore"),
+        ("join", "delete rename restore"),
         ("up", "leave delete rename up restore"),
         ("restore", "leave delete rename up restore"),
     ] {
@@ -347,7 +349,7 @@ fn a_takeover_that_fails_is_taken_back_told_and_tried_again() {
         };
         assert_eq!(pairs[0].bond, None);
         guest.pass(10_000);
-        assert_eq!(guest.done(), "save down rename bond join up restore");
+        assert_eq!(guest.done(), "save rename bond join up restore");
         assert_eq!(
             guest.said(),
             [FromAgent::State {
@@ -504,7 +506,7 @@ fn where_no_host_speaks_two_nics_of_one_mac_become_a_pair_and_fail_back_by_thems
     guest.plug();
     assert_eq!(guest.done(), "", "a host may yet speak");
     guest.pass(SILENCE);
-    assert_eq!(guest.done(), "save down rename bond join up restore enslave");
+    assert_eq!(guest.done(), "save rename bond join up restore enslave");
     guest.carrier(PRIMARY, true);
     guest.pass(SILENCE + 1_000);
     assert!(guest.done().starts_with("open switch announce"));

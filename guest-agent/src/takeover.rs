@@ -3,14 +3,15 @@
 //!
 //! ```text
 //!            eth0 (virtio, up, addresses, routes)
-//!   Save       addresses, neighbours, routes of eth0 written to /run       traffic flows
-//!   SetUp      eth0 down: the kernel drops its routes and IPv6 addresses   ─┐
-//!   Rename     eth0 → eth0nsby (old kernels rename only what is down)       │ the interruption: five netlink
-//!   MakeBond   eth0, a bond of the same MAC, MTU, sysctls                   │ requests, no waiting in between
-//!   SetMaster  eth0nsby into it; the bond sets it up                        │
-//!   SetUp      eth0 up, if it was                                           │
-//!   Restore    addresses (no DAD: they are ours), neighbours, routes       ─┘
-//!              the slave's own addresses deleted, the file deleted         traffic flows through the bond
+//!   Save       addresses, neighbours, routes of eth0 written to /run
+//!   Rename     eth0 → eth0nsby; kernels before 6.2 need it down for that
+//!   MakeBond   eth0, a bond of the same MAC and MTU, down                   traffic flows
+//!   Join       eth0 gets the sysctls of eth0nsby; eth0nsby is set down      ─┐
+//!              (the kernel drops its routes and IPv6 addresses), goes into   │ the interruption
+//!              the bond, and is set up by it                                 │
+//!   SetUp      eth0 up, if eth0nsby was                                      │
+//!   Restore    addresses (no DAD: they are ours), neighbours, routes        ─┘
+//!              the slave's own addresses deleted, the file deleted          traffic flows through the bond
 //! ```
 //!
 //! The bond is born with its final name, so that udev, networkd and ifupdown, which look at the name of a link when it is
@@ -72,12 +73,6 @@ pub fn next(view: &View, saved: Option<&Saved>, mac: Mac) -> Step {
             master: None,
         });
     }
-    if standby.up {
-        return Step::Do(Action::SetUp {
-            index: standby.index,
-            up: false,
-        });
-    }
     if standby.name == saved.name {
         let name = standby_name(&saved.name, mac);
         return Step::Do(Action::Rename {
@@ -86,9 +81,9 @@ pub fn next(view: &View, saved: Option<&Saved>, mac: Mac) -> Step {
         });
     }
     match own_bond(view, saved) {
-        Some(bond) => Step::Do(Action::SetMaster {
-            index: standby.index,
-            master: Some(bond.index),
+        Some(bond) => Step::Do(Action::Join {
+            saved: saved.clone(),
+            bond: bond.index,
         }),
         None => Step::Do(Action::MakeBond(saved.clone())),
     }
@@ -172,12 +167,6 @@ pub fn undo(view: &View, saved: Option<&Saved>, mac: Mac) -> Option<Action> {
         return Some(Action::Delete { index: bond.index });
     }
     if standby.name != saved.name {
-        if standby.up {
-            return Some(Action::SetUp {
-                index: standby.index,
-                up: false,
-            });
-        }
         return Some(Action::Rename {
             index: standby.index,
             name: saved.name.clone(),

@@ -252,11 +252,8 @@ impl Socket {
             };
             match kind {
                 RTM_NEWROUTE => later.push(message),
-                RTM_NEWNEIGH => match self.request(&message) {
-                    Ok(()) => outcome.made += 1,
-                    // A neighbour is found again by asking.
-                    Err(_) => {}
-                },
+                // A neighbour that is refused is found again by asking.
+                RTM_NEWNEIGH => outcome.made += u32::from(self.request(&message).is_ok()),
                 _ => {
                     let v6 = attribute(&body[8..], IFA_ADDRESS).filter(|_| body[0] == INET6);
                     outcome.link_local |= v6.is_some_and(|a| a.starts_with(&[0xfe, 0x80]));

@@ -238,6 +238,14 @@ impl Machine {
         answer["return"].clone()
     }
 
+    /// Makes the bridge a hub: whatever is for the guest arrives on both NICs, as with a card that delivers to PF and VF.
+    pub fn hub(&self) {
+        host(&format!(
+            "for t in standby primary; do bridge link set dev $t learning off flood on || exit 1; done; \
+             bridge fdb del {MAC} dev standby master 2>/dev/null; true"
+        ));
+    }
+
     /// Plugs the primary.
     pub fn plug(&mut self, driver: &str) {
         self.qmp(
@@ -290,7 +298,7 @@ impl Drop for Machine {
     }
 }
 
-/// Echo requests, 200 a second, while something happens.
+/// Echo requests, 200 a second each way, while something happens.
 pub struct Ping(Child);
 
 /// What came of them.
@@ -312,13 +320,13 @@ impl Ping {
             .stdout(Stdio::piped())
             .spawn()
             .expect("ping runs: install iputils-ping");
+        std::thread::sleep(Duration::from_secs(1));
         Self(child)
     }
 
     /// Ends.
     pub fn stop(mut self) -> Pinged {
-        // What is under way may arrive.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_secs(2));
         let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("ping runs");
         let output = self.0.wait_with_output_bounded();
@@ -334,6 +342,7 @@ impl Ping {
         }
         // The last requests may have been under way when ping was stopped.
         let sent = sequences.keys().next_back().copied().unwrap_or(0);
+        assert!(sent > 100, "the guest answers:\n{output}");
         let duplicates = sequences.values().map(|count| count - 1).sum();
         Pinged {
             sent,
