@@ -23,20 +23,24 @@ pub struct Domain {
     pub kvm: bool,
     /// Memory in MiB.
     pub memory: u32,
+    /// Whether the memory is of the host's huge pages.
+    pub huge_pages: bool,
 }
 
 impl Domain {
-    /// The usual guest of tier 3: 10.88.0.50 and fd88::50, MAC 52:54:00:aa:00:01, its NIC on `pf`.
+    /// The usual guest of tier 3, its NIC on `pf`: MAC 52:54:00:aa:00:01, 10.88.0.50, and the IPv6 address that goes with
+    /// the MAC. A macvtap only passes the multicast groups that are on it, and that address needs no other.
     #[must_use]
     pub fn new(name: &str, pf: &str) -> Self {
         Self {
             name: name.into(),
             uuid: "a2a2a2a2-0000-4000-8000-000000000002".into(),
             nics: vec![("52:54:00:aa:00:01".into(), pf.into())],
-            kernel_arguments: "lab.ip=10.88.0.50/24 lab.ip6=fd88::50/64".into(),
+            kernel_arguments: "lab.ip=10.88.0.50/24 lab.ip6=fd88::5054:ff:feaa:1/64".into(),
             initramfs: format!("{GUEST_FILES}/initramfs"),
             kvm: true,
             memory: 256,
+            huge_pages: true,
         }
     }
 
@@ -45,6 +49,7 @@ impl Domain {
     pub fn xml(&self) -> String {
         let Self { name, uuid, kernel_arguments, initramfs, memory, .. } = self;
         let virt = if self.kvm { "kvm" } else { "qemu" };
+        let backing = if self.huge_pages { "\n  <memoryBacking>\n    <hugepages/>\n  </memoryBacking>" } else { "" };
         let mut nics = String::new();
         for (mac, pf) in &self.nics {
             // Writing to a String cannot fail.
@@ -65,7 +70,7 @@ impl Domain {
             "<domain type='{virt}'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
-  <memory unit='MiB'>{memory}</memory>
+  <memory unit='MiB'>{memory}</memory>{backing}
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc-q35-10.0'>hvm</type>

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// VFs of each PF. igb has up to 7.
@@ -208,7 +208,11 @@ impl Host {
     /// Waits for the end of a boot.
     pub(crate) fn wait_booted(&self, limit: Duration) -> Result<()> {
         process::until(&format!("boot of {}", self.layout.name), limit, || {
-            Ok(self.console()?.contains("LABREADY").then_some(()))
+            let console = self.console()?;
+            if let Some((_, why)) = console.split_once("LABFAILED") {
+                bail!("its network has not come up: {}", why.trim());
+            }
+            Ok(console.contains("LABREADY").then_some(()))
         })
         .with_context(|| format!("its console is in {}", self.file("serial").display()))
     }
@@ -239,13 +243,27 @@ impl Host {
         }
         // A process of its own, without our pipes: a client that turns into the master keeps the ends of its pipes open
         // for as long as the connection lives, and whoever reads them waits for as long.
-        let mut master = self.ssh();
-        master.args(["-M", "-N", "-o", "ConnectTimeout=60"]).arg(self.target());
-        let master = master.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        ledger.add(master.id(), &socket.display().to_string())?;
-        process::until(&format!("ssh to {}", self.layout.name), Duration::from_secs(90), || {
-            Ok(socket.exists().then_some(()))
-        })?;
+        let mut running: Option<Child> = None;
+        process::until(&format!("ssh to {}", self.layout.name), Duration::from_secs(240), || {
+            if socket.exists() {
+                return Ok(Some(()));
+            }
+            let ended = match &mut running {
+                Some(master) => master.try_wait()?.is_some(),
+                None => true,
+            };
+            // A host that is busy may drop the connection before it has finished the key exchange.
+            if ended {
+                let mut master = self.ssh();
+                master.args(["-M", "-N", "-E"]).arg(self.file("ssh.log")).arg(self.target());
+                master.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                let master = master.spawn()?;
+                ledger.add(master.id(), &socket.display().to_string())?;
+                running = Some(master);
+            }
+            Ok(None)
+        })
+        .with_context(|| format!("what ssh says is in {}", self.file("ssh.log").display()))?;
         self.look()
     }
 
@@ -274,7 +292,7 @@ impl Host {
 
     fn ssh(&self) -> Command {
         let mut ssh = net::command(&self.namespace, "ssh");
-        ssh.args(["-F", "none", "-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        ssh.args(["-F", "none", "-o", "ConnectTimeout=60", "-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
         ssh.args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(self.identity.join("id"));
         ssh.arg("-S").arg(self.file("ssh"));
         ssh
@@ -292,7 +310,7 @@ impl Machine for Host {
 
     fn command(&self, script: &str) -> Command {
         let mut ssh = self.ssh();
-        ssh.args(["-o", "ControlMaster=no", "-o", "ConnectTimeout=60"]).arg(self.target()).arg("--").arg(script);
+        ssh.args(["-o", "ControlMaster=no"]).arg(self.target()).arg("--").arg(script);
         ssh
     }
 }

@@ -83,6 +83,8 @@ impl Lab {
         cache::artifact("packages")?;
         let disk = cache::artifact("disk")?;
         let identity = cache::artifact("identity")?;
+        // Another run, of other scripts, may prune what is not the newest.
+        let _images = [cache::hold(&disk)?, cache::hold(&identity)?];
         let place = Place::new()?;
         fs::create_dir_all(cache::root().join("run"))?;
         let owner = cache::lock(&place.run.with_extension("lock"), "tier 3", Duration::from_secs(3600))?;
