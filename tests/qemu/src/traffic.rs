@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const RATE: u32 = 200;
 /// No test takes longer.
 const AT_MOST: Duration = Duration::from_secs(600);
+/// Lost packets that are named for each span.
+const SHOWN: usize = 20;
 
 /// Numbered packets to a guest and from it, from the network of the thread that starts it, and the spans of time in
 /// which something was done to the guest.
@@ -60,6 +62,13 @@ impl Traffic {
             .await
             .context("the probe's thread")?
             .map_err(|_| anyhow::anyhow!("the probe has panicked"))??;
+        for span in &self.spans {
+            let inside = |r: &&Record| r.recv_ms.is_none() && (span.start_ms..span.end_ms).contains(&r.sent_ms);
+            for record in records.iter().filter(inside).take(SHOWN) {
+                let after = record.sent_ms - span.start_ms;
+                eprintln!("{}: lost {:?} {} at {after:.0} ms", span.name, record.dir, record.seq);
+            }
+        }
         self.spans.push(Span::new("in all", 0.0, f64::MAX));
         let summaries = probe::analyse(&records, &self.spans);
         eprintln!("span                lost to/from guest   repeated   longest gap");

@@ -8,7 +8,6 @@
 
 use hybond_core::ids::{IfName, Mac};
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
-use hybond_lab::probe::Summary;
 use hybond_netlink::StandbySpec;
 use hybond_qmp::{Event, LinkEvent, MigrationStatus, Qmp, QmpLink};
 use hybond_test_netns::{Host, on_a_host};
@@ -59,6 +58,9 @@ impl Side {
             replace: false,
         };
         host.netlink.make_standby(&spec).await.expect("standby");
+        // Otherwise the host's own IPv6 sends from the guest's MAC (`addrconf_dev_config()`): a neighbour solicitation,
+        // then router solicitations for seconds, each of which turns the bridge to the standby.
+        host.ip(&format!("link set {standby} addrgenmode none"));
         let index = host
             .netlink
             .standby(&spec.name)
@@ -148,10 +150,6 @@ fn has(status: MigrationStatus) -> impl Fn(&Event) -> bool {
     move |event| *event == Event::Migration { status: status.clone() }
 }
 
-fn lost(summaries: &[Summary], span: &str) -> u32 {
-    summaries.iter().find(|s| s.span.name == span).expect(span).lost()
-}
-
 #[test]
 fn a_guest_with_a_primary_moves_from_one_qemu_to_another() {
     let image = Image::build().expect("guest image");
@@ -186,6 +184,11 @@ async fn cycle(host: &Host, image: &Image) {
 
     let mut b = Side::new(host, image, Start::Incoming, "pf2", "hbb").await;
     traffic.during("migration", migrate(host, &mut a, &mut b)).await;
+    // QEMU announces all NICs that it knows five times in 850 ms, and an emulated primary is one of them: plugged
+    // earlier, it would draw packets that nobody in the guest takes yet. A VF is no NIC of QEMU's.
+    traffic
+        .during("announcements", tokio::time::sleep(Duration::from_secs(1)))
+        .await;
     traffic.during("plug at B", b.plug(host, "vfb")).await;
     traffic.during("failback at B", b.failback()).await;
     traffic
@@ -193,14 +196,12 @@ async fn cycle(host: &Host, image: &Image) {
         .await;
 
     let summaries = traffic.end().await.expect("the probe's report");
-    for span in [
-        "undisturbed",
-        "failback at A",
-        "failover at A",
-        "unplug at A",
-        "failback at B",
-    ] {
-        assert_eq!(lost(&summaries, span), 0, "packets lost: {span}");
+    // Each step but the one in which the guest stands still.
+    for summary in summaries
+        .iter()
+        .filter(|s| !matches!(s.span.name.as_str(), "migration" | "in all"))
+    {
+        assert_eq!(summary.lost(), 0, "packets lost: {}", summary.span.name);
     }
 }
 
