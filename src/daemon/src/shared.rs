@@ -135,8 +135,9 @@ impl Shared {
         self.tasks().iter().map(|(id, task)| (*id, task.clone())).collect()
     }
 
-    /// The task of a domain, started with `record` where there is none.
-    pub fn task_or_start(self: &Arc<Self>, record: Record) -> TaskHandle {
+    /// The task of a domain, started with `record` where there is none. `asked`: a message follows at once, and nothing is
+    /// to be done before it is known.
+    pub fn task_or_start(self: &Arc<Self>, record: Record, asked: bool) -> TaskHandle {
         let mut tasks = self.tasks();
         let id = record.spec.id;
         if let Some(task) = tasks.get(&id).filter(|task| !task.sender.is_closed()) {
@@ -148,7 +149,7 @@ impl Shared {
             sender,
         };
         tasks.insert(id, handle.clone());
-        tokio::spawn(task::run(Arc::clone(self), record, receiver));
+        tokio::spawn(task::run(Arc::clone(self), record, receiver, asked));
         handle
     }
 

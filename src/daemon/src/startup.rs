@@ -83,17 +83,19 @@ fn tls(tls: &Tls) -> TlsFiles {
 pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
     let sysfs = Sysfs::at(Path::new("/sys"));
     let detection = way(&config, &sysfs);
-    info!(way = %detection.way, reason = detection.reason, "how primaries are plugged");
+    let (way, reason) = (detection.way, &detection.reason);
+    info!(%way, reason, "primaries are plugged by {way}: {reason}");
     for (other, why) in &detection.rejected {
         debug!(way = %other, why, "not this way");
     }
     let mut book = PoolBook::default();
     let (pools, missing) = inventory::read(&sysfs, &config.pools);
     for missing in &missing {
-        warn!(error = chain(missing), "a pool lacks a PF");
+        let error = chain(missing);
+        warn!(error, "{error}");
     }
     for (name, vfs) in &pools {
-        info!(pool = %name, vfs = vfs.len(), "pool");
+        info!(pool = %name, vfs = vfs.len(), "pool {name} has {} VFs", vfs.len());
     }
     book.set_pools(pools);
     let journal = Journal::open(state)?;
@@ -106,7 +108,8 @@ pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
         Err(error) => {
             error!(
                 error = chain(&error),
-                "no migration can leave this host: peers cannot be listened for"
+                "no migration can leave this host: {}",
+                chain(&error)
             );
             None
         }
@@ -137,8 +140,8 @@ pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
     let (feed, _) = broadcast::channel(FEED);
     let shared = Shared::new(adapters, journal, feed);
     for record in records {
-        info!(domain = record.spec.name, domain_uuid = %record.spec.id, stage = record.stage_name(), "taken up again");
-        shared.task_or_start(record);
+        info!(domain = record.spec.name, domain_uuid = %record.spec.id, stage = record.stage_name(), "{}: taken up again", record.spec.name);
+        shared.task_or_start(record, false);
     }
     let about = api::control::About {
         plug_reason: detection.reason,
@@ -167,13 +170,15 @@ fn records(journal: &Journal, book: &mut PoolBook) -> anyhow::Result<Vec<Record>
                 for pair in record.pairs.values_mut() {
                     let conflict = pair.lease.as_ref().and_then(|lease| book.restore(lease).err());
                     if let Some(conflict) = conflict {
-                        error!(domain_uuid = %id, error = %conflict, "two records claim one VF; this one loses it");
+                        error!(domain_uuid = %id, error = %conflict, "the record of domain {id} loses its lease: {conflict}");
                         pair.lease = None;
                     }
                 }
                 records.push(record);
             }
-            Err(error) => error!(domain_uuid = %id, error = chain(&error), "a guest's record is lost"),
+            Err(error) => {
+                error!(domain_uuid = %id, error = chain(&error), "the record of domain {id} is lost: {}", chain(&error))
+            }
         }
     }
     Ok(records)
@@ -217,7 +222,9 @@ async fn follow(shared: Arc<Shared>, mut events: Events) {
                 adopt(&shared).await;
                 shared.tell_all(&Event::LookAgain).await;
             }
-            LibvirtEvent::Lost { reason } => warn!(reason, "libvirt cannot be reached; guests stay as they are"),
+            LibvirtEvent::Lost { reason } => {
+                warn!(reason, "libvirt cannot be reached, guests stay as they are: {reason}")
+            }
             LibvirtEvent::Lifecycle { id, event, .. } => {
                 if matches!(event, Lifecycle::Started(_)) {
                     adopt(&shared).await;
@@ -249,7 +256,13 @@ async fn tell(shared: &Arc<Shared>, id: hybond_core::ids::DomainId) {
 async fn adopt(shared: &Arc<Shared>) {
     let domains = match shared.adapters.libvirt.list_active().await {
         Ok(domains) => domains,
-        Err(error) => return warn!(error = chain(&error), "libvirt does not list its domains"),
+        Err(error) => {
+            return warn!(
+                error = chain(&error),
+                "libvirt does not list its domains: {}",
+                chain(&error)
+            );
+        }
     };
     for (id, name) in domains {
         if shared.task(id).is_some() {
@@ -257,11 +270,13 @@ async fn adopt(shared: &Arc<Shared>) {
         }
         match shared.adapters.libvirt.spec(id).await {
             Ok(Some(spec)) => {
-                info!(domain = name, domain_uuid = %id, "found running");
-                shared.task_or_start(Record::new(spec, Stage::Running));
+                info!(domain = name, domain_uuid = %id, "{name}: found running");
+                shared.task_or_start(Record::new(spec, Stage::Running), false);
             }
             Ok(None) => {}
-            Err(error) => warn!(domain = name, domain_uuid = %id, error = chain(&error), "not a domain of hybond's"),
+            Err(error) => {
+                warn!(domain = name, domain_uuid = %id, error = chain(&error), "{name} cannot be taken up: {}", chain(&error))
+            }
         }
     }
 }

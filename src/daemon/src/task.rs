@@ -57,7 +57,7 @@ struct Task {
 }
 
 /// Runs until nothing of the guest is left on this host.
-pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<Message>) {
+pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<Message>, asked: bool) {
     let span = info_span!("guest", domain_uuid = %record.spec.id, domain = record.spec.name);
     async move {
         let id = record.spec.id;
@@ -77,7 +77,7 @@ pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<M
             since: BTreeMap::new(),
             phases: tokio::sync::watch::Sender::new(String::new()),
         };
-        task.run(messages, monitor).await;
+        task.run(messages, monitor, asked).await;
         shared.ended(id);
     }
     .instrument(span)
@@ -85,7 +85,12 @@ pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<M
 }
 
 impl Task {
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut monitor: mpsc::Receiver<LinkEvent>) {
+    async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut monitor: mpsc::Receiver<LinkEvent>, asked: bool) {
+        if asked {
+            // A hook: libvirt holds the domain's lock, and a look at libvirt would wait for it.
+            let Some(first) = messages.recv().await else { return };
+            self.message(first);
+        }
         let mut in_flight: Option<InFlight> = None;
         let (_unused, mut reports) = mpsc::channel(1);
         let mut finding: Option<Pin<Box<dyn Future<Output = Option<std::path::PathBuf>> + Send>>> = None;
@@ -213,7 +218,11 @@ impl Task {
     fn end_run(&mut self, outcome: Option<String>) {
         let outcome = outcome.unwrap_or_else(|| "ok".to_owned());
         if let Some(run) = self.recorder.end(&outcome) {
-            info!(migration_id = run.id, kind = run.kind, outcome, "finished");
+            let (name, kind) = (&self.guest.record().spec.name, &run.kind);
+            info!(
+                migration_id = run.id,
+                kind, outcome, "{name}: {kind} finished: {outcome}"
+            );
             self.keep_run(run);
         }
     }
@@ -294,7 +303,7 @@ impl Task {
                 let reason = chain(&error);
                 error!(
                     error = reason,
-                    "the journal cannot be written; nothing is done for this guest until it can"
+                    "{reason}; nothing is done for this guest until the journal can be written"
                 );
                 Err(Failure { reason })
             }
@@ -307,7 +316,8 @@ impl Task {
             (_, answer) => answer,
         };
         if let Answer::Refused(reason) = &answer {
-            warn!(reason, "refused");
+            let name = &self.guest.record().spec.name;
+            warn!(reason, "{name}: refused: {reason}");
             self.refusal = Some(reason.clone());
         }
         if let Some(reply) = self.waiters.remove(&token) {
@@ -335,6 +345,7 @@ impl Task {
         };
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let pair = action.mac().map(|mac| mac.to_string());
+        let name = self.guest.record().spec.name.clone();
         match (&result, action.phase()) {
             (Ok(outcome), Some(phase)) => {
                 let told = match outcome {
@@ -342,13 +353,19 @@ impl Task {
                     Outcome::NoVf { reason, .. } => Some(reason.clone()),
                     _ => None,
                 };
+                let vf = action.vf().map(ToString::to_string);
+                let about = told
+                    .as_ref()
+                    .or(vf.as_ref())
+                    .map(|text| format!(" ({text})"))
+                    .unwrap_or_default();
                 info!(
                     phase,
                     pair,
                     ms,
-                    vf = action.vf().map(tracing::field::display),
+                    vf,
                     detail = told,
-                    "done"
+                    "{name}: {phase}{about} done in {ms} ms"
                 );
                 // The device goes when the guest lets it.
                 if !(matches!(action, Action::Unplug(_)) && *outcome == Outcome::Done) {
@@ -356,10 +373,14 @@ impl Task {
                 }
             }
             (Err(failure), Some(phase)) => {
-                warn!(phase, pair, ms, reason = failure.reason, "failed");
+                let reason = &failure.reason;
+                warn!(phase, pair, ms, reason, "{name}: {phase} failed: {reason}");
                 self.recorder.finish(phase, Some(failure.reason.clone()));
             }
-            (Err(failure), None) => warn!(?action, reason = failure.reason, "failed"),
+            (Err(failure), None) => {
+                let reason = &failure.reason;
+                warn!(?action, reason, "{name}: looking failed: {reason}");
+            }
             (Ok(_), None) => {}
         }
         let now = self.now();
@@ -381,6 +402,7 @@ impl Task {
 
     fn qmp_event(&mut self, at: SystemTime, event: hybond_qmp::Event) {
         use hybond_qmp::Event as Qmp;
+        let name = self.guest.record().spec.name.clone();
         match event {
             Qmp::Migration { status } => {
                 match &status {
@@ -399,7 +421,8 @@ impl Task {
                 let links = self.links();
                 if let Some(mac) = primary_of(&links.pairs, &device) {
                     self.recorder.finish_at("unplug", None, at);
-                    info!(pair = %mac, "the guest has let go of its VF");
+                    let name = &self.guest.record().spec.name;
+                    info!(pair = %mac, phase = "unplug", "{name}: the guest has let go of its VF");
                     self.handle(Event::DeviceDeleted(mac));
                 }
             }
@@ -417,7 +440,7 @@ impl Task {
                 error!(
                     status,
                     plugged,
-                    "a migration or save began with a VF plugged, and was cancelled: RAM that the VF \
+                    "{name}: a migration or save began with a VF plugged, and was cancelled: RAM that the VF \
                     writes meanwhile would be lost. Is hybond enabled at the destination? For a save: hybondctl drain first"
                 );
             }
@@ -426,7 +449,7 @@ impl Task {
                 error!(
                     status,
                     plugged,
-                    "a migration or save went on with a VF plugged and can no longer be cancelled: do \
+                    "{name}: a migration or save went on with a VF plugged and can no longer be cancelled: do \
                     not use its result, the guest's memory in it may be damaged"
                 );
             }
@@ -446,7 +469,8 @@ impl Task {
     fn report(&mut self, report: GuestEvent) {
         match report {
             GuestEvent::AgentHello { agent, pairs } => {
-                info!(agent = agent.release, "the guest's agent says hello");
+                let (name, release) = (&self.guest.record().spec.name, &agent.release);
+                info!(agent = release, "{name}: the guest's agent {release} says hello");
                 let pairs = pairs.iter().map(|state| (state.mac, agent_pair(state))).collect();
                 self.handle(Event::AgentHello(pairs));
             }
@@ -459,10 +483,14 @@ impl Task {
                 self.handle(Event::AgentState(state.mac, seen));
             }
             GuestEvent::AgentGone => {
-                info!("the guest's agent is gone");
+                info!("{}: the guest's agent is gone", self.guest.record().spec.name);
                 self.handle(Event::AgentGone);
             }
-            GuestEvent::Misbehaves { what } => warn!(what, "the guest's agent misbehaves"),
+            GuestEvent::Misbehaves { what } => warn!(
+                what,
+                "{}: the guest's agent misbehaves: {what}",
+                self.guest.record().spec.name
+            ),
         }
     }
 
@@ -484,7 +512,10 @@ impl Task {
                 drop(reply.send(self.view()));
             }
         }
-        info!("nothing is left of the guest on this host");
+        info!(
+            "{}: nothing is left of the guest on this host",
+            self.guest.record().spec.name
+        );
     }
 
     fn view(&self) -> View {

@@ -41,12 +41,20 @@ pub async fn serve(shared: Arc<Shared>, about: About, listener: UnixListener) {
                 let (shared, about) = (Arc::clone(&shared), about.clone());
                 tokio::spawn(async move {
                     if let Err(error) = connection(&shared, &about, stream).await {
-                        debug!(error = chain(&error), "a request of hybondctl's was not answered");
+                        debug!(
+                            error = chain(&error),
+                            "a request of hybondctl's was not answered: {}",
+                            chain(&error)
+                        );
                     }
                     drop(place);
                 });
             }
-            Err(error) => warn!(error = chain(&error), "a connection of hybondctl's was not accepted"),
+            Err(error) => warn!(
+                error = chain(&error),
+                "a connection of hybondctl's was not accepted: {}",
+                chain(&error)
+            ),
         }
     }
 }

@@ -28,12 +28,16 @@ pub async fn serve(shared: Arc<Shared>, listener: UnixListener) {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     if let Err(error) = connection(&shared, stream).await {
-                        warn!(error = chain(&error), "a hook was not answered");
+                        warn!(error = chain(&error), "a hook was not answered: {}", chain(&error));
                     }
                     drop(place);
                 });
             }
-            Err(error) => warn!(error = chain(&error), "a hook's connection was not accepted"),
+            Err(error) => warn!(
+                error = chain(&error),
+                "a hook's connection was not accepted: {}",
+                chain(&error)
+            ),
         }
     }
 }
@@ -95,7 +99,11 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
 /// Asks the guest's task, which is started where there is none; and again where it ends in this very moment.
 async fn ask(shared: &Arc<Shared>, record: Record, request: Ask) -> Response {
     for _ in 0..3 {
-        match shared.task_or_start(record.clone()).ask(shared, request.clone()).await {
+        match shared
+            .task_or_start(record.clone(), true)
+            .ask(shared, request.clone())
+            .await
+        {
             Ok(Answer::Done(sources)) => return proceed(sources),
             Ok(Answer::Refused(reason)) => return refuse(reason),
             Err(Ended) => shared.ended(record.spec.id),

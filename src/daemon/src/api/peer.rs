@@ -40,7 +40,7 @@ async fn connection(shared: &Arc<Shared>, mut incoming: IncomingRequest) {
             within_ms,
             ..
         } => {
-            info!(domain_uuid = %domain, migration_id = %migration, peer, "a peer asks for a drain");
+            info!(domain_uuid = %domain, migration_id = %migration, peer, "{peer} asks for a drain of {domain}");
             drain(
                 shared,
                 &mut incoming,
@@ -59,7 +59,12 @@ async fn connection(shared: &Arc<Shared>, mut incoming: IncomingRequest) {
         Request::Ping { .. } => hello(shared),
     };
     if let Err(error) = incoming.responder.finish(response).await {
-        warn!(peer, error = chain(&error), "a peer's request was not answered");
+        warn!(
+            peer,
+            error = chain(&error),
+            "a peer's request was not answered: {}",
+            chain(&error)
+        );
     }
 }
 

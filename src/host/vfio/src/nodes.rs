@@ -79,7 +79,15 @@ impl Nodes {
 
     fn made_folder(&self) -> Result<OwnedFd, GrantError> {
         match mkdirat(&self.dev, "vfio", Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            // mkdir's mode is cut by the umask, and QEMU's user must be able to enter.
+            Ok(()) => fchmodat(
+                &self.dev,
+                "vfio",
+                Mode::from_bits_truncate(0o755),
+                FchmodatFlags::FollowSymlink,
+            )
+            .map_err(self.failed("", "open the folder of"))?,
+            Err(Errno::EEXIST) => {}
             Err(e) => return Err(self.failed("", "make the folder of")(e)),
         }
         self.folder()?.ok_or_else(|| self.failed("", "open")(Errno::ENOENT))
