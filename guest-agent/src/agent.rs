@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 use crate::pair::Pair;
 use hybond_core::ids::Mac;
 use hybond_wire::agent::{FromAgent, PairState, ToAgent, VERSION};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a host may stay silent before the agent decides by itself, in milliseconds.
 pub const SILENCE: u64 = 5_000;
@@ -114,6 +114,14 @@ impl Agent {
     pub fn not_understood(&mut self, id: Option<u64>, reason: String) {
         if let Some(id) = id {
             self.out.push(FromAgent::Failed { id, reason });
+        }
+    }
+
+    /// The kernel has announced links by itself. A standby does so where QEMU asks it to after a migration; that does not
+    /// reach the bond above it, whose addresses are the ones to announce.
+    pub fn announced(&mut self, view: &View, links: &BTreeSet<u32>, now: u64) {
+        for pair in self.pairs.values_mut() {
+            pair.slave_announced(view, links, now);
         }
     }
 

@@ -8,8 +8,10 @@ use crate::state::StateDir;
 use crate::sys;
 use hybond_core::ids::Mac;
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// The guest's kernel.
 #[derive(Debug)]
@@ -17,7 +19,13 @@ pub struct Kernel {
     requests: Socket,
     events: Socket,
     state: StateDir,
+    /// NICs that udev has not named, and since when.
+    fresh: BTreeMap<u32, u64>,
 }
+
+/// How often, in milliseconds, and how long at most udev is waited for.
+const UDEV_EVERY: u64 = 50;
+const UDEV_AT_MOST: u64 = 3_000;
 
 /// An error as a sentence: what was attempted, on what, and why it failed.
 fn because(what: impl FnOnce() -> String) -> impl FnOnce(Errno) -> String {
@@ -31,6 +39,7 @@ impl Kernel {
             requests: Socket::requests()?,
             events: Socket::events(GROUP_LINK)?,
             state,
+            fresh: BTreeMap::new(),
         })
     }
 
@@ -70,6 +79,25 @@ impl Kernel {
         }
     }
 
+    /// Looks again at NICs that udev had not named; the time of the next look, while there are any. `now` is in milliseconds.
+    pub fn settle(&mut self, view: &mut View, now: u64) -> Option<u64> {
+        let fresh = &mut self.fresh;
+        fresh.retain(|index, _| view.get(*index).is_some_and(|link| link.kind == Kind::Fresh));
+        for link in view.links.values_mut().filter(|link| link.kind == Kind::Fresh) {
+            let since = *fresh.entry(link.index).or_insert(now);
+            if now >= since + UDEV_AT_MOST {
+                log!(warning, "udev has not named {}: taking it as it is", link.name);
+            } else if !named_by_udev(link.index) {
+                continue;
+            }
+            fresh.remove(&link.index);
+            let virtio = fs::read_link(format!("/sys/class/net/{}/device/driver", link.name))
+                .is_ok_and(|path| path.ends_with("virtio_net"));
+            link.kind = if virtio { Kind::Virtio } else { Kind::Nic };
+        }
+        (!fresh.is_empty()).then_some(now + UDEV_EVERY)
+    }
+
     /// Does one thing, and looks at what came of it.
     pub fn execute(&mut self, view: &mut View, action: &Action) -> Result<(), String> {
         let result = self.attempt(view, action);
@@ -103,8 +131,10 @@ impl Kernel {
         };
         match action {
             Action::Save(saved) => {
+                let accept_ra = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", saved.name);
+                let kernel_ra = fs::read_to_string(accept_ra).is_ok_and(|text| text.trim() != "0");
                 self.state
-                    .begin(saved, |file| self.requests.save(saved.index, file))
+                    .begin(saved, |file| self.requests.save(saved.index, kernel_ra, file))
                     .map_err(|e| format!("cannot write down the addresses and routes of {}: {e}", saved.name))?;
                 view.saved.insert(saved.mac, saved.clone());
                 log!(info, "pair {}: taking over {}", saved.mac, saved.name);
@@ -271,6 +301,7 @@ impl Kernel {
 
 fn update(view: &mut View, payload: &[u8]) {
     // What drives a link does not change while it has its number; looking it up again could meet a link half gone.
+    view.announced.extend(link::notifies(payload));
     let known = crate::nl::msg::u32_at(payload, 4)
         .and_then(|index| view.get(index))
         .map(|l| l.kind);
@@ -280,12 +311,19 @@ fn update(view: &mut View, payload: &[u8]) {
 }
 
 /// What drives a NIC, from sysfs: netlink does not say it.
-fn driver(_: u32, name: &str) -> Kind {
-    match fs::read_link(format!("/sys/class/net/{name}/device/driver")) {
+fn driver(index: u32, name: &str) -> Kind {
+    let kind = match fs::read_link(format!("/sys/class/net/{name}/device/driver")) {
         Ok(path) if path.ends_with("virtio_net") => Kind::Virtio,
         Ok(_) => Kind::Nic,
-        Err(_) => Kind::Other,
-    }
+        Err(_) => return Kind::Other,
+    };
+    if named_by_udev(index) { kind } else { Kind::Fresh }
+}
+
+/// udev gives a NIC its lasting name, and tells its managers to leave it alone, before it makes this file. A bond with the
+/// name that the standby had before would be found by nobody. Where no udev runs there is nothing to wait for.
+fn named_by_udev(index: u32) -> bool {
+    !Path::new("/run/udev/control").exists() || Path::new(&format!("/run/udev/data/n{index}")).exists()
 }
 
 /// Gives a link another's sysctls. What is read-only, or has no meaning for a bond, stays.

@@ -20,6 +20,7 @@ mod outbox;
 mod pair;
 mod port;
 mod report;
+mod retry;
 mod run;
 #[cfg(test)]
 mod scripts;

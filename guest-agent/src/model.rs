@@ -1,7 +1,7 @@
 //! What the agent knows of the guest's links, and what it can do to them. No I/O.
 
 use hybond_core::ids::Mac;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What drives a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub enum Kind {
     Virtio,
     /// Another NIC with a device below it: a primary, if its permanent MAC is a pair's.
     Nic,
+    /// A NIC that udev has not named yet.
+    Fresh,
     /// A bond.
     Bond,
     /// A VLAN, macvlan or ipvlan, which cannot be moved to another lower link.
@@ -69,6 +71,9 @@ pub struct View {
     pub links: BTreeMap<u32, Link>,
     /// Takeovers begun and not ended.
     pub saved: BTreeMap<Mac, Saved>,
+    /// Links that the kernel has announced, or been told to announce by the host (virtio's GUEST_ANNOUNCE), since the agent
+    /// last looked.
+    pub announced: BTreeSet<u32>,
 }
 
 impl View {

@@ -3,10 +3,12 @@
 use crate::agent::SILENCE;
 use crate::model::{Action, View};
 use crate::outbox::Outbox;
+use crate::retry::Retry;
 use crate::switch::{Next, Seen, Switch};
 use crate::takeover::{self, Step};
 use hybond_core::ids::Mac;
 use hybond_wire::agent::{FromAgent, PairState, Path};
+use std::collections::BTreeSet;
 
 /// Announcements after a switch, and the milliseconds between two.
 const ANNOUNCEMENTS: u8 = 3;
@@ -15,34 +17,6 @@ const ANNOUNCE_EVERY: u64 = 100;
 const ANNOUNCE_WAITING_MAX: usize = 8;
 /// The overlap of a failback that no host asked for, in milliseconds.
 const OWN_OVERLAP: u32 = 200;
-/// The first wait after a failure, and the longest, in milliseconds.
-const RETRY_FIRST: u64 = 2_000;
-const RETRY_MAX: u64 = 300_000;
-
-/// Something that failed and is tried again, later and later.
-#[derive(Debug, Default)]
-struct Retry {
-    reason: Option<String>,
-    at: u64,
-    wait: u64,
-}
-
-impl Retry {
-    fn failed(&mut self, reason: String, now: u64) {
-        self.wait = (self.wait * 2).clamp(RETRY_FIRST, RETRY_MAX);
-        self.at = now + self.wait;
-        self.reason = Some(reason);
-    }
-
-    fn due(&self, now: u64) -> bool {
-        self.reason.is_none() || now >= self.at
-    }
-
-    fn deadline(&self) -> Option<u64> {
-        self.reason.as_ref().map(|_| self.at)
-    }
-}
-
 /// A pair.
 #[derive(Debug)]
 pub struct Pair {
@@ -138,6 +112,14 @@ impl Pair {
         self.announce(now);
     }
 
+    /// Some links were announced by the kernel; if the active slave is among them, so is the bond.
+    pub fn slave_announced(&mut self, view: &View, links: &BTreeSet<u32>, now: u64) {
+        let active = view.bond(self.mac).and_then(|(_, options)| options.active);
+        if active.is_some_and(|index| links.contains(&index)) {
+            self.announce(now);
+        }
+    }
+
     fn announce(&mut self, now: u64) {
         self.announcements = ANNOUNCEMENTS;
         self.announce_at = now;
@@ -151,7 +133,7 @@ impl Pair {
         if let Some(undoing) = &self.undoing {
             match takeover::undo(view, saved, self.mac) {
                 Some(action) if undoing.due(now) => return Some(action),
-                Some(_) => return self.refuse(out),
+                Some(_) => return self.refuse(&self.making.reason(), out),
                 None => {
                     log!(info, "pair {}: the standby is as it was", self.mac);
                     self.undoing = None;
@@ -159,35 +141,31 @@ impl Pair {
             }
         }
         if !self.making.due(now) {
-            return self.refuse(out);
+            return self.refuse(&self.making.reason(), out);
         }
         match takeover::next(view, saved, self.mac) {
             Step::Do(action) => Some(action),
             Step::Complete { bond } => self.run(view, bond, now, out),
             Step::Absent => {
-                self.making.reason = Some(format!("the guest has no virtio NIC of MAC {}", self.mac));
-                self.making.at = u64::MAX;
-                self.refuse(out);
                 self.making = Retry::default();
-                None
+                self.refuse(&format!("the guest has no virtio NIC of MAC {}", self.mac), out)
             }
             Step::Refused(reason) => {
                 log!(error, "pair {}: {reason}", self.mac);
-                self.making.failed(reason, now);
-                self.refuse(out)
+                self.making.failed(reason.clone(), now);
+                self.refuse(&reason, out)
             }
         }
     }
 
     /// There is no bond: whoever waits is told so.
-    fn refuse(&mut self, out: &mut Outbox) -> Option<Action> {
-        let reason = self.making.reason.clone().unwrap_or_default();
+    fn refuse(&mut self, reason: &str, out: &mut Outbox) -> Option<Action> {
         let switch = self.switch.take();
         let waiting = switch.map(|s| s.ids).unwrap_or_default();
         for id in waiting.into_iter().chain(std::mem::take(&mut self.announce_ids)) {
             out.push(FromAgent::Failed {
                 id,
-                reason: reason.clone(),
+                reason: reason.to_owned(),
             });
         }
         self.announcements = 0;

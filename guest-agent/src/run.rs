@@ -77,13 +77,17 @@ impl Loop {
     /// Does what there is to do, then sleeps.
     fn turn(&mut self) -> Result<(), String> {
         let more = self.read_port();
+        let now = self.now();
+        let look_again = self.kernel.settle(&mut self.view, now);
+        let announced = std::mem::take(&mut self.view.announced);
+        self.agent.announced(&self.view, &announced, now);
         let settled = self.act();
         self.write_port();
         self.tell_ready();
         let wait = if more || !settled {
             Some(self.now() + 10)
         } else {
-            self.deadline()
+            self.deadline().into_iter().chain(look_again).min()
         };
         let timeout = match wait {
             None => EpollTimeout::NONE,

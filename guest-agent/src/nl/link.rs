@@ -28,6 +28,7 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_EVENT: u16 = 44;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -41,6 +42,7 @@ const IFLA_BOND_FAIL_OVER_MAC: u16 = 13;
 const IFLA_BOND_NUM_PEER_NOTIF: u16 = 16;
 const IFLA_BOND_ALL_SLAVES_ACTIVE: u16 = 17;
 const IFLA_BOND_SLAVE_MII_STATUS: u16 = 2;
+const IFLA_EVENT_NOTIFY_PEERS: u32 = 4;
 /// `RTEXT_FILTER_SKIP_STATS`: a third of the answer, and nobody looks at it.
 const SKIP_STATS: u32 = 8;
 /// Milliseconds between the bond's looks at the carrier.
@@ -105,6 +107,12 @@ pub fn parse(payload: &[u8], driver: impl FnOnce(u32, &str) -> Kind) -> Option<L
         bond: (kind == Kind::Bond).then(|| bond(attribute(info, IFLA_INFO_DATA).unwrap_or_default())),
         kind,
     })
+}
+
+/// The number of a link that tells its peers where it is, if that is what the message is about.
+pub fn notifies(payload: &[u8]) -> Option<u32> {
+    let event = u32_at(attribute(payload.get(16..)?, IFLA_EVENT)?, 0)?;
+    (event == IFLA_EVENT_NOTIFY_PEERS).then(|| u32_at(payload, 4)).flatten()
 }
 
 fn bond(data: &[u8]) -> Bond {

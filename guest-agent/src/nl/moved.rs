@@ -21,6 +21,7 @@ pub const INET6: u8 = 10;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 2;
 const IFA_F_DADFAILED: u32 = 8;
@@ -52,7 +53,12 @@ const MESSAGE_MAX: usize = 64 * 1024;
 
 /// The request that makes an address of that link again. IPv6 ones without DAD: they are the guest's own, and a second of
 /// silence is what this is about.
-fn address(payload: &[u8], index: u32) -> Option<Message> {
+///
+/// With `lasting` the address does not expire. The lifetime of a DHCP lease is renewed by whoever got it; a manager that
+/// knows the link by its index, its kind or its permanent MAC (NetworkManager, most of netplan's networkd files) does not
+/// renew what is on the bond, and the guest would fall off the network hours later. One that goes by the name sets the
+/// lifetime anew.
+fn address(payload: &[u8], index: u32, lasting: bool) -> Option<Message> {
     let family = *payload.first()?;
     let all = payload.get(8..)?;
     if u32_at(payload, 4)? != index || !matches!(family, INET | INET6) {
@@ -69,7 +75,15 @@ fn address(payload: &[u8], index: u32) -> Option<Message> {
     fixed[2] = flags as u8;
     let mut message = Message::new(RTM_NEWADDR, CREATE | REPLACE, &fixed);
     for (kind, value) in attributes(all).filter(|(kind, _)| *kind != IFA_FLAGS) {
-        message = message.put(kind, value);
+        let mut value = value.to_vec();
+        if kind == IFA_CACHEINFO && lasting && value.len() >= 8 {
+            // Preferred, then valid; what is deprecated (0) stays so.
+            if u32_at(&value, 0) != Some(0) {
+                value[..4].fill(0xff);
+            }
+            value[4..8].fill(0xff);
+        }
+        message = message.put(kind, &value);
     }
     Some(message.put_u32(IFA_FLAGS, flags))
 }
@@ -222,17 +236,20 @@ pub struct PutBack {
 
 impl Socket {
     /// Writes down everything of a link that goes when it is set down.
-    pub fn save(&mut self, index: u32, file: &mut impl Write) -> io::Result<()> {
-        type Turn = fn(&[u8], u32) -> Option<Message>;
+    /// `kernel_ra`: its IPv6 addresses are the kernel's own, which goes on renewing them.
+    pub fn save(&mut self, index: u32, kernel_ra: bool, file: &mut impl Write) -> io::Result<()> {
+        type Turn = fn(&[u8], u32, bool) -> Option<Message>;
         let kinds: [(u16, usize, Turn); 3] = [
-            (RTM_GETADDR, 8, address),
-            (RTM_GETNEIGH, 12, neighbour),
-            (RTM_GETROUTE, 12, route),
+            (RTM_GETADDR, 8, |payload, index, kernel_ra| {
+                address(payload, index, payload.first() == Some(&INET) || !kernel_ra)
+            }),
+            (RTM_GETNEIGH, 12, |payload, index, _| neighbour(payload, index)),
+            (RTM_GETROUTE, 12, |payload, index, _| route(payload, index)),
         ];
         for (request, fixed, turn) in kinds {
             let mut failed = Ok(());
             self.query(&Message::new(request, 0, &[0u8; 12][..fixed]), true, |_, payload| {
-                if let Some(message) = turn(payload, index).filter(|_| failed.is_ok()) {
+                if let Some(message) = turn(payload, index, kernel_ra).filter(|_| failed.is_ok()) {
                     failed = write(file, &message);
                 }
                 Ok(())

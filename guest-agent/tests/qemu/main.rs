@@ -117,6 +117,11 @@ fn where_everything_arrives_twice_only_the_overlap_has_duplicates() {
             let pinged = ping.stop();
             println!("hub, {kind}, overlap {overlap} ms: {pinged:?}");
             assert_eq!(pinged.lost, 0);
+            assert!(overlap > 0 || pinged.duplicates == 0, "{pinged:?}");
+            assert!(
+                pinged.duplicates < pinged.sent / 2,
+                "the gate is closed again: {pinged:?}"
+            );
         }
     }
     // The gate is open while the primary is unplugged.
@@ -130,6 +135,51 @@ fn where_everything_arrives_twice_only_the_overlap_has_duplicates() {
         !guest.console().contains("advertised our address"),
         "{}",
         guest.console()
+    );
+}
+
+#[test]
+#[ignore = "boots a guest: root, QEMU and the lab's guest image"]
+fn the_bond_is_announced_when_qemu_asks_the_nic_below_it_and_when_the_host_asks() {
+    let mut guest = Machine::boot("announce", &[]);
+    let mut port = guest.agent();
+    hello(&mut port);
+    let packets = "sleep 3; cat /sys/class/net/eth0/statistics/tx_packets";
+    let count = |guest: &mut Machine| guest.guest(packets).parse::<u64>().expect("a number");
+    // Router solicitations and reports of the bond's own first seconds end.
+    guest.guest("sleep 15");
+    let quiet = count(&mut guest);
+    guest.qmp(
+        "announce-self",
+        json!({"initial": 50, "max": 50, "rounds": 1, "step": 0}),
+    );
+    let asked = count(&mut guest);
+    println!("packets for an announcement of QEMU's: {}", asked - quiet);
+    assert!(
+        asked >= quiet + 6,
+        "three times an IPv4 and an IPv6 address: {quiet} to {asked}"
+    );
+    port.send(&json!({"type": "announce", "id": 3, "mac": MAC}));
+    assert_eq!(port.wait(|m| m["id"] == 3)["type"], "done");
+    assert!(count(&mut guest) >= asked + 6);
+}
+
+#[test]
+#[ignore = "boots a guest: root, QEMU and the lab's guest image"]
+fn a_nic_that_udev_has_not_named_is_waited_for() {
+    let mut guest = Machine::boot("udev", &["lab.noagent"]);
+    guest.guest("mkdir -p /run/udev/data; touch /run/udev/control");
+    let log = "cat /tmp/log";
+    guest.guest(&format!("(hybond-agent --mac {MAC} 2>/tmp/log &); sleep 1"));
+    assert_eq!(guest.guest(log), "", "the standby has no lasting name yet");
+    guest.guest("ip link set eth0 down; ip link set eth0 name enp1s0; ip link set enp1s0 up");
+    guest.guest("touch /run/udev/data/n$(cat /sys/class/net/enp1s0/ifindex); sleep 1");
+    assert_eq!(guest.guest("cat /sys/class/net/enp1s0/bonding/slaves"), "enp1s0nsby");
+    guest.plug("igb");
+    guest.guest("until grep -q 'udev has not named' /tmp/log; do sleep 0.1; done; sleep 0.5");
+    assert_eq!(
+        guest.guest("cat /sys/class/net/enp1s0/bonding/slaves"),
+        "enp1s0nsby eth0"
     );
 }
 
