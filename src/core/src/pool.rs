@@ -116,20 +116,26 @@ impl PoolBook {
         self.leases.values()
     }
 
-    /// Leases a VF; a pair that has one gets the same again.
+    /// Leases a VF; a pair that has one gets the same again, unless no pool offers that one any more: then it gets another,
+    /// or none. Not to be called for a pair whose VF is plugged.
     ///
     /// Of the PFs that would do, the one with the most free VFs is taken, so that guests spread over the links; of its VFs
     /// the first.
     ///
     /// # Errors
-    /// Why there is none. Nothing has changed then.
+    /// Why there is none.
     pub fn lease(&mut self, ask: &Ask) -> Result<Lease, NoVf> {
         let held = self
             .leases
             .values()
-            .find(|l| l.domain == ask.domain && l.mac == ask.mac);
+            .find(|l| l.domain == ask.domain && l.mac == ask.mac)
+            .cloned();
         if let Some(held) = held {
-            return Ok(held.clone());
+            let offered = self.pools.values().flatten().any(|vf| vf.id == held.vf.id);
+            if offered {
+                return Ok(held);
+            }
+            self.leases.remove(&held.vf.id);
         }
         let pool = self
             .pools
@@ -257,6 +263,21 @@ mod tests {
         assert_eq!(book.lease(&ask(1, None)).expect("held"), first);
         assert!(book.release(first.domain, first.mac));
         assert!(!book.release(first.domain, first.mac));
+        assert_eq!(book.leases().count(), 0);
+    }
+
+    #[test]
+    fn a_vf_that_no_pool_offers_any_more_is_replaced() {
+        let mut book = book();
+        let lost = book.lease(&ask(1, Some("pf0"))).expect("free");
+        let vfs = vec![vf("01:10.2", "pf0", 1)];
+        book.set_pools([("lan".parse().expect("name"), vfs)].into());
+        assert_eq!(book.leases().count(), 1, "its guest may still have it");
+        let other = book.lease(&ask(1, Some("pf0"))).expect("free");
+        assert_eq!(other.vf.id.as_str(), "01:10.2");
+        assert_eq!(book.holder(&lost.vf.id), None);
+        book.set_pools(BTreeMap::new());
+        assert!(matches!(book.lease(&ask(1, None)), Err(NoVf::UnknownPool(_))));
         assert_eq!(book.leases().count(), 0);
     }
 

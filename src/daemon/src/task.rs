@@ -132,6 +132,11 @@ impl Task {
                 }
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() && in_flight.is_none() => {}
             }
+            if in_flight.is_some() && self.guest.in_flight().is_none() {
+                // Nobody waits for its outcome any more.
+                in_flight = None;
+                self.recorder.finish("drain-source", Some("given up".to_owned()));
+            }
             self.settle();
         }
     }
@@ -557,7 +562,7 @@ impl Task {
 
 fn request_kind(request: &Request) -> &'static str {
     match request {
-        Request::Prepare(_) => "start",
+        Request::Prepare(_) | Request::Restore(_) => "start",
         Request::Receive(..) => "migration-in",
         Request::Drain(_) => "migration-out",
         Request::HoldBack => "drain",

@@ -12,8 +12,10 @@ pub struct Token(pub u64);
 /// What somebody asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Hook `prepare`, `restore`: libvirt starts the domain here.
+    /// Hook `prepare`: libvirt starts the domain here, with this very XML.
     Prepare(DomainSpec),
+    /// Hook `restore`: libvirt is about to start the domain here from a file, and still takes another XML.
+    Restore(DomainSpec),
     /// Hook `migrate`: the domain is about to come here.
     Receive(DomainSpec, MigrationId),
     /// The peer that the domain is about to go to.
@@ -27,7 +29,7 @@ pub enum Request {
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It is done. To a hook: the lower devices of standbys that libvirt makes itself.
+    /// It is done. To a hook that may change the XML: the lower devices of standbys that libvirt makes itself.
     Done(Vec<(Mac, IfName)>),
     /// It was not done, and why.
     Refused(String),

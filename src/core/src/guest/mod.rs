@@ -25,10 +25,15 @@
 //! came before; that is why a crash at any point needs no code of its own.
 
 mod act;
+mod arriving;
+mod asked;
+mod draining;
+mod leaving;
+mod outcomes;
 mod record;
+mod running;
 mod seen;
 mod stages;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +43,7 @@ pub use seen::{AgentPair, DomainSeen, Event, Job, MigrationSeen, QmpSeen, Snapsh
 
 use crate::Millis;
 use crate::ids::{DomainId, Mac};
+use asked::Waiter;
 use seen::Seen;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,34 +88,44 @@ pub struct Guest {
     seen: Seen,
     settings: Settings,
     in_flight: Option<Action>,
+    /// What is in flight was begun for the domain's former life.
+    former: bool,
     /// What failed or was refused for now, and when it may be tried again.
     not_before: BTreeMap<Retry, Millis>,
-    /// Who waits for an answer.
-    waiters: Vec<Token>,
+    /// Who waits for what the present stage is to bring about.
+    waiters: Vec<Waiter>,
     /// When the present stage gives up. Not part of the record: a restart gives it its whole time again.
     deadline: Option<Millis>,
+    /// The clock has been seen since the start, and the deadline is set.
+    armed: bool,
     /// Why a pair is not as its policy would have it, for people.
     degraded: BTreeMap<Mac, String>,
     /// Answers to give, before anything else is done.
     answers: Vec<Action>,
-    /// libvirt's job has been looked at in this stage.
-    job_known: bool,
+    /// When libvirt's job was last looked at in this stage.
+    job_seen: Option<Millis>,
     /// The source has said that its VFs are gone.
     drained: bool,
     /// The hook has had its answer; from here on the domain is expected.
     answered: bool,
+    /// libvirt still takes other lower devices from its hook.
+    rewritable: bool,
     /// A device_del that waits for its DEVICE_DELETED: until when, and whether the machine was looked at after that.
     unplugging: BTreeMap<Mac, Unplugging>,
     /// VFs that are known to be clean: no MAC, no VLAN, no grant.
     reset: BTreeSet<Mac>,
     /// VFs to clean before another try to plug them.
     undo: BTreeSet<Mac>,
+    /// Leases to ask the pool about before their VFs are used: it may have lost them.
+    confirm: BTreeSet<Mac>,
     /// Somebody has asked for the present stage.
     asked: bool,
     /// The monitor has been there in this stage.
     met: bool,
     /// What happened while a look was under way.
     meanwhile: Vec<Event>,
+    /// A look was asked for while one was under way, which may have been too early.
+    look_again: bool,
     forgotten: bool,
 }
 
@@ -135,25 +151,31 @@ impl Guest {
     /// A guest from its record: a new one, or what the journal had.
     #[must_use]
     pub fn new(record: Record, settings: Settings) -> Self {
+        let leased = record.pairs.iter().filter(|(_, pair)| pair.lease.is_some());
         Self {
+            confirm: leased.map(|(mac, _)| *mac).collect(),
             record,
             seen: Seen::default(),
             settings,
             in_flight: None,
+            former: false,
             not_before: BTreeMap::new(),
             waiters: Vec::new(),
             deadline: None,
+            armed: false,
             degraded: BTreeMap::new(),
             answers: Vec::new(),
-            job_known: false,
+            job_seen: None,
             drained: false,
             answered: false,
+            rewritable: false,
             unplugging: BTreeMap::new(),
             reset: BTreeSet::new(),
             undo: BTreeSet::new(),
             asked: false,
             met: false,
             meanwhile: Vec::new(),
+            look_again: false,
             forgotten: false,
         }
     }
@@ -176,7 +198,8 @@ impl Guest {
         self.forgotten
     }
 
-    /// The action that is being carried out.
+    /// The action that is being carried out. `None` while one is: nobody wants its outcome any more, and the driver may
+    /// drop it. That happens to looks and to requests to a peer only, which change nothing on this host.
     #[must_use]
     pub fn in_flight(&self) -> Option<&Action> {
         self.in_flight.as_ref()
@@ -209,13 +232,19 @@ impl Guest {
     /// It runs here, and every pair is as its policy would have it, or it is known why not.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let on_its_path = |mac: &Mac| {
-            let on_primary = self.seen.agent_pair(*mac).is_some_and(|pair| pair.on_primary);
-            on_primary || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac)
-        };
+        let as_wanted =
+            |mac: &Mac| self.on_primary(*mac) || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac);
         let busy = self.in_flight.is_some() || !self.waiters.is_empty() || !self.answers.is_empty();
         let done = self.seen.looked && !self.record.xml_stale && !self.record.arrived;
-        self.record.stage == Stage::Running && !busy && done && self.record.macs().iter().all(on_its_path)
+        self.record.stage == Stage::Running && !busy && done && self.record.macs().iter().all(as_wanted)
+    }
+
+    /// The pair's traffic goes over its VF, as far as can be known.
+    fn on_primary(&self, mac: Mac) -> bool {
+        match self.seen.agent_pair(mac) {
+            Some(pair) => pair.on_primary,
+            None => !self.settings.need_agent && self.seen.plugged(mac),
+        }
     }
 
     /// When [`Guest::poll`] may have something to do without anything having happened.
@@ -232,18 +261,22 @@ impl Guest {
 
     /// Takes what happened.
     pub fn handle(&mut self, now: Millis, event: Event) {
+        self.arm(now);
         match event {
             Event::Request(token, request) => self.requested(now, token, request),
-            Event::Abandoned(token) => self.waiters.retain(|t| *t != token),
-            Event::LookAgain => self.seen.looked = false,
+            Event::Abandoned(token) => self.abandoned(token),
+            Event::LookAgain => {
+                self.seen.looked = false;
+                self.look_again = matches!(self.in_flight, Some(Action::Look { .. }));
+            }
             Event::PoolChanged => self.not_before.retain(|retry, _| !matches!(retry, Retry::Lease(_))),
             event => {
                 if let Event::DeviceDeleted(mac) = &event {
-                    self.unplugging.remove(mac);
+                    self.device_deleted(now, *mac);
                 }
                 // libvirt let go of a domain whose hook had its answer: it came, and went.
                 self.met |= self.answered && event == Event::Domain(DomainSeen::Absent);
-                if matches!(self.in_flight, Some(Action::Look { .. } | Action::LookAtJob)) {
+                if self.is_looking() {
                     self.meanwhile.push(event.clone());
                 }
                 self.seen.note(event);
@@ -252,9 +285,14 @@ impl Guest {
         self.follow(now);
     }
 
+    fn is_looking(&self) -> bool {
+        matches!(self.in_flight, Some(Action::Look { .. } | Action::LookAtJob))
+    }
+
     /// Gives out the next action; `None` while one is in flight, or there is nothing to do until something happens or
     /// [`Guest::next_deadline`] has come.
     pub fn poll(&mut self, now: Millis) -> Option<Action> {
+        self.arm(now);
         if self.in_flight.is_some() || self.forgotten {
             return None;
         }
@@ -271,7 +309,10 @@ impl Guest {
         let Some(action) = self.in_flight.take() else {
             return;
         };
+        let former = std::mem::take(&mut self.former);
         match result {
+            // What the present life lacks is found by looking, and said for it.
+            Ok(Outcome::NoVf { .. }) | Err(_) if former => {}
             Ok(outcome) => self.succeeded(now, &action, outcome),
             Err(failure) => self.failed(now, &action, failure),
         }
@@ -283,38 +324,40 @@ impl Guest {
     }
 
     fn later(&mut self, retry: Retry, now: Millis) {
-        let pause = if retry == Retry::Job {
-            self.settings.job_interval
-        } else {
-            self.settings.retry_after
+        let pause = match retry {
+            // Without a standby a guest that has just arrived has no path at all.
+            Retry::Job | Retry::RaiseStandby(_) => self.settings.job_interval,
+            _ => self.settings.retry_after,
         };
         self.not_before.insert(retry, now + pause);
     }
 
     fn enter(&mut self, now: Millis, stage: Stage) {
-        self.deadline = match &stage {
-            Stage::Starting | Stage::Incoming { .. } => Some(now + self.settings.reservation),
-            Stage::Draining { .. } => Some(now + self.settings.drain_within),
-            Stage::Running | Stage::Outgoing { .. } | Stage::Leaving => None,
-        };
-        self.job_known = false;
+        self.record.stage = stage;
+        self.deadline = self.stage_ends(now);
+        self.job_seen = None;
         self.drained = false;
         self.answered = false;
+        self.rewritable = false;
         self.asked = false;
         self.met = false;
         self.unplugging.clear();
         self.reset.clear();
         self.undo.clear();
         self.not_before.clear();
-        self.record.stage = stage;
     }
 
-    fn answer_all(&mut self, answer: &Answer) {
-        for token in self.waiters.drain(..) {
-            self.answers.push(Action::Answer {
-                token,
-                answer: answer.clone(),
-            });
+    fn arm(&mut self, now: Millis) {
+        if !std::mem::replace(&mut self.armed, true) {
+            self.deadline = self.stage_ends(now);
+        }
+    }
+
+    fn stage_ends(&self, now: Millis) -> Option<Millis> {
+        match &self.record.stage {
+            Stage::Starting | Stage::Incoming { .. } => Some(now + self.settings.reservation),
+            Stage::Draining { .. } => Some(now + self.settings.drain_within),
+            Stage::Running | Stage::Outgoing { .. } | Stage::Leaving => None,
         }
     }
 }

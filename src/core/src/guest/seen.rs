@@ -155,6 +155,10 @@ impl Seen {
             self.domain = domain;
             self.job = job;
         }
+        if snapshot.qmp.is_some() {
+            // QEMU answers, so it is there, whatever libvirt will make of it.
+            self.domain = DomainSeen::Active;
+        }
         self.qmp = snapshot.qmp;
         self.standby = snapshot.standby;
         self.prepared.clear();

@@ -76,11 +76,19 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
             )
             .await
         }
-        Operation::Prepare | Operation::Restore => {
+        Operation::Prepare => {
             ask(
                 shared,
                 Record::new(domain.clone(), Stage::Leaving),
                 Ask::Prepare(domain),
+            )
+            .await
+        }
+        Operation::Restore => {
+            ask(
+                shared,
+                Record::new(domain.clone(), Stage::Leaving),
+                Ask::Restore(domain),
             )
             .await
         }

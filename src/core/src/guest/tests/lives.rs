@@ -1,103 +1,6 @@
-//! Scripts of a guest's life. The two-host tests are in `tests/pair`.
+//! How it goes when all goes well, and the failures that are part of every day.
 
 use super::*;
-use crate::ids::{IfName, MigrationId};
-use crate::pool::{Lease, Vf};
-use crate::spec::{DomainSpec, PairSpec, Policy, StandbyKind};
-
-const MAC: &str = "52:54:00:aa:00:01";
-
-fn mac() -> Mac {
-    MAC.parse().expect("mac")
-}
-
-fn pf() -> IfName {
-    "pf0".parse().expect("name")
-}
-
-fn migration() -> MigrationId {
-    "m1".parse().expect("id")
-}
-
-fn spec(policy: Policy) -> DomainSpec {
-    let pair = PairSpec {
-        mac: mac(),
-        pool: "lan".parse().expect("name"),
-        policy,
-        vlan: None,
-        standby: StandbyKind::Ethernet,
-    };
-    DomainSpec {
-        id: DomainId::from_bytes([7; 16]),
-        name: "g".into(),
-        pairs: vec![pair],
-        source_peer: Some("src:16515".parse().expect("peer")),
-    }
-}
-
-fn lease() -> Lease {
-    let vf = Vf {
-        id: "0000:01:10.0".parse().expect("vf"),
-        pf: pf(),
-        index: 0,
-        numa_node: None,
-    };
-    Lease {
-        vf,
-        domain: DomainId::from_bytes([7; 16]),
-        mac: mac(),
-    }
-}
-
-fn agent(on_primary: bool, primary_ready: bool) -> AgentPair {
-    AgentPair {
-        bonded: true,
-        primary_ready,
-        on_primary,
-    }
-}
-
-/// A guest that runs on its VF.
-fn on_vf() -> Guest {
-    let mut record = Record::new(spec(Policy::Prefer), Stage::Running);
-    record.pairs.insert(
-        mac(),
-        PairRecord {
-            lease: Some(lease()),
-            pf: Some(pf()),
-            held_back: None,
-        },
-    );
-    record.xml_stale = false;
-    let mut guest = Guest::new(record, Settings::default());
-    assert_eq!(guest.poll(0), Some(Action::Look { libvirt: true }));
-    let snapshot = Snapshot {
-        libvirt: Some((DomainSeen::Active, Job::None)),
-        qmp: Some(QmpSeen {
-            running: true,
-            migration: MigrationSeen::Idle,
-            plugged: [mac()].into(),
-        }),
-        standby: [(mac(), StandbySeen { pf: pf(), up: true })].into(),
-    };
-    guest.complete(0, Ok(Outcome::Looked(snapshot)));
-    guest.handle(0, Event::AgentHello([(mac(), agent(true, true))].into()));
-    assert_eq!(guest.poll(0), None);
-    guest
-}
-
-/// Carries one action out and expects it to be the one given.
-fn expect(guest: &mut Guest, now: Millis, action: Action, outcome: Outcome) {
-    assert_eq!(guest.poll(now), Some(action));
-    guest.complete(now, Ok(outcome));
-}
-
-fn answer(guest: &mut Guest, now: Millis) -> Answer {
-    match guest.poll(now) {
-        Some(Action::Answer { answer, .. }) => answer,
-        other => panic!("expected an answer, got {other:?}"),
-    }
-}
 
 #[test]
 fn a_drain_moves_the_traffic_then_unplugs_then_answers() {
@@ -162,15 +65,7 @@ fn a_guest_that_ignores_the_unplug_gets_its_traffic_back() {
         Some(Action::Look { libvirt: true }),
         "events may have been lost"
     );
-    let still = Snapshot {
-        libvirt: Some((DomainSeen::Active, Job::Outgoing)),
-        qmp: Some(QmpSeen {
-            running: true,
-            migration: MigrationSeen::Idle,
-            plugged: [mac()].into(),
-        }),
-        standby: [(mac(), StandbySeen { pf: pf(), up: true })].into(),
-    };
+    let still = picture(Job::Outgoing, true, true);
     guest.complete(until, Ok(Outcome::Looked(still)));
     assert!(matches!(answer(&mut guest, until), Answer::Refused(reason) if reason.contains("0000:01:10.0")));
     expect(
@@ -184,23 +79,7 @@ fn a_guest_that_ignores_the_unplug_gets_its_traffic_back() {
 #[test]
 fn a_migration_that_fails_brings_the_vf_back() {
     let mut guest = on_vf();
-    guest.handle(1, Event::Request(Token(1), Request::Drain(migration())));
-    expect(
-        &mut guest,
-        1,
-        Action::LookAtJob,
-        Outcome::Job(DomainSeen::Active, Job::Outgoing),
-    );
-    expect(
-        &mut guest,
-        1,
-        Action::Failover(mac()),
-        Outcome::Switched(agent(false, true)),
-    );
-    expect(&mut guest, 1, Action::Unplug(lease()), Outcome::Done);
-    guest.handle(2, Event::DeviceDeleted(mac()));
-    expect(&mut guest, 2, Action::ResetVf(lease()), Outcome::Done);
-    answer(&mut guest, 2);
+    drained(&mut guest, 2);
     expect(
         &mut guest,
         2,
@@ -215,6 +94,7 @@ fn a_migration_that_fails_brings_the_vf_back() {
         Action::LookAtJob,
         Outcome::Job(DomainSeen::Active, Job::None),
     );
+    confirmed(&mut guest, next);
     expect(
         &mut guest,
         next,
@@ -243,32 +123,7 @@ fn a_migration_that_fails_brings_the_vf_back() {
 
 #[test]
 fn a_guest_arrives_on_its_standby_and_is_upgraded() {
-    let record = Record::new(spec(Policy::Require), Stage::Leaving);
-    let mut guest = Guest::new(record, Settings::default());
-    guest.handle(
-        0,
-        Event::Request(Token(1), Request::Receive(spec(Policy::Require), migration())),
-    );
-    expect(
-        &mut guest,
-        0,
-        Action::Look { libvirt: false },
-        Outcome::Looked(Snapshot::default()),
-    );
-    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
-    guest.complete(0, Ok(Outcome::Leased(lease())));
-    let down = StandbySeen { pf: pf(), up: false };
-    expect(
-        &mut guest,
-        0,
-        Action::MakeStandby {
-            mac: mac(),
-            pf: pf(),
-            vlan: None,
-        },
-        Outcome::Standby(down),
-    );
-    assert!(matches!(guest.poll(0), Some(Action::AskDrain { .. })));
+    let mut guest = received(Policy::Require);
     guest.complete(9, Ok(Outcome::Done));
     assert_eq!(answer(&mut guest, 9), Answer::Done(vec![]));
     guest.handle(10, Event::Request(Token(2), Request::Prepare(spec(Policy::Require))));
@@ -325,6 +180,12 @@ fn require_refuses_where_no_vf_is_free_and_leaves_nothing() {
     };
     guest.complete(0, Ok(none));
     assert!(matches!(answer(&mut guest, 0), Answer::Refused(reason) if reason.contains("require")));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { libvirt: true },
+        Outcome::Looked(nothing(None)),
+    );
     assert_eq!(guest.poll(0), None);
     assert!(guest.is_forgotten());
 }
@@ -333,6 +194,12 @@ fn require_refuses_where_no_vf_is_free_and_leaves_nothing() {
 fn a_guest_that_has_gone_leaves_nothing() {
     let mut guest = on_vf();
     guest.handle(0, Event::Domain(DomainSeen::Absent));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { libvirt: true },
+        Outcome::Looked(nothing(Some(standby(true)))),
+    );
     expect(&mut guest, 0, Action::RemoveStandby(mac()), Outcome::Done);
     assert_eq!(guest.poll(0), Some(Action::ResetVf(lease())));
     guest.complete(

@@ -1,0 +1,157 @@
+//! `Starting` and `Incoming`: everything is laid out before libvirt looks for it, and stays until the guest runs or it is
+//! sure that it will not come.
+
+use super::act::{Action, Answer};
+use super::record::Stage;
+use super::seen::{DomainSeen, MigrationSeen};
+use super::{Guest, Retry};
+use crate::Millis;
+use crate::ids::{IfName, Mac};
+use crate::pool::Ask;
+use crate::spec::StandbyKind;
+
+impl Guest {
+    pub(super) fn follow_arrival(&mut self, now: Millis) {
+        let absent = self.seen.domain == DomainSeen::Absent;
+        let expired = self.deadline.filter(|at| now >= *at);
+        if self.seen.running() && self.seen.migration() != MigrationSeen::Active {
+            self.record.arrived = matches!(self.record.stage, Stage::Incoming { .. });
+            self.record.xml_stale = true;
+            self.answer_all(&Answer::Done(Vec::new()));
+            self.enter(now, Stage::Running);
+        } else if absent && self.met {
+            self.leave(now, "the domain did not come up on this host");
+        } else if self.asked && !self.answered && self.waiters.is_empty() {
+            self.leave(now, "libvirt waits no longer");
+        } else if let Some(deadline) = expired {
+            // libvirt's word must be younger than the deadline: a macvtap that is taken away from a guest is gone for good.
+            let asked = self.job_seen.is_some_and(|at| at >= deadline);
+            if asked && absent && self.waiters.is_empty() {
+                self.leave(now, "the domain did not come to this host in time");
+            } else if asked || !self.waiters.is_empty() || self.seen.qmp.is_some() {
+                // It is there, and not yet running: as long as it takes. A hook has a deadline of its own.
+                self.deadline = self.stage_ends(now);
+            }
+        }
+    }
+
+    pub(super) fn starting(&mut self, now: Millis) -> Option<Action> {
+        let action = self.settle(now).or_else(|| self.raise(now));
+        if action.is_some() {
+            return action;
+        }
+        if !self.waiters.is_empty() {
+            self.answer_hooks();
+        }
+        self.ask_whether_it_comes(now)
+    }
+
+    pub(super) fn incoming(&mut self, now: Millis) -> Option<Action> {
+        let Stage::Incoming { migration } = &self.record.stage else {
+            return None;
+        };
+        let migration = migration.clone();
+        if let Some(action) = self.settle(now) {
+            return Some(action);
+        }
+        if !self.waiters.is_empty() {
+            if !self.drained && !self.answered {
+                let peer = self.record.spec.source_peer.clone();
+                return peer.map(|peer| Action::AskDrain { peer, migration });
+            }
+            self.answer_hooks();
+        }
+        // A macvtap's address is in the PF's filter while it is up. On the destination it goes up when QEMU has everything
+        // (MIGRATION completed), 70-180 ms before the CPUs start: not earlier, or two hosts claim the address. In postcopy
+        // the CPUs start first.
+        let received = self.seen.migration() == MigrationSeen::Completed || self.seen.running();
+        let raise = if received { self.raise(now) } else { None };
+        raise.or_else(|| self.ask_whether_it_comes(now))
+    }
+
+    fn ask_whether_it_comes(&mut self, now: Millis) -> Option<Action> {
+        let expired = self.deadline.is_some_and(|at| now >= at);
+        (expired && self.waiters.is_empty() && self.may(Retry::Job, now)).then_some(Action::LookAtJob)
+    }
+
+    /// Finds a PF and perhaps a VF for each pair, and makes the macvtaps.
+    fn settle(&mut self, now: Millis) -> Option<Action> {
+        if let Some(action) = self.tidy(now) {
+            return Some(action);
+        }
+        for pair in &self.record.spec.pairs {
+            let mac = pair.mac;
+            let Some(pf) = self.record.pair(mac).pf else {
+                let ask = Ask {
+                    pool: pair.pool.clone(),
+                    domain: self.record.spec.id,
+                    mac,
+                    pf: self.pinned_pf(mac),
+                };
+                let lease = self.record.wants_primary(mac);
+                return Some(if lease {
+                    Action::Lease(ask)
+                } else {
+                    Action::ChoosePf(ask)
+                });
+            };
+            if self.record.owns_standby(mac) && self.seen.standby.get(&mac).is_none_or(|seen| seen.pf != pf) {
+                let vlan = pair.vlan;
+                return Some(Action::MakeStandby { mac, pf, vlan });
+            }
+        }
+        None
+    }
+
+    /// Takes back what serves no pair of the domain any more.
+    fn tidy(&mut self, now: Millis) -> Option<Action> {
+        let macs: Vec<Mac> = self.record.pairs.keys().copied().collect();
+        for mac in macs {
+            let lease = self.record.pair(mac).lease;
+            let misplaced = match (&lease, self.pinned_pf(mac)) {
+                (Some(lease), Some(pf)) => lease.vf.pf != pf,
+                _ => false,
+            };
+            let dropped = self.record.pair_spec(mac).is_none();
+            if !(misplaced || dropped) || !self.may(Retry::Clean(mac), now) {
+                continue;
+            }
+            if dropped && self.seen.standby.contains_key(&mac) {
+                return Some(Action::RemoveStandby(mac));
+            }
+            if let Some(lease) = lease {
+                return Some(self.give_back(lease));
+            }
+            if dropped {
+                self.record.pairs.remove(&mac);
+            }
+        }
+        None
+    }
+
+    /// The PF that a standby is on whatever hybond may want: libvirt makes it, and takes no other XML any more.
+    pub(super) fn pinned_pf(&self, mac: Mac) -> Option<IfName> {
+        let free = self.rewritable || matches!(self.record.stage, Stage::Incoming { .. });
+        match &self.record.pair_spec(mac)?.standby {
+            StandbyKind::Direct { source } if !free => Some(source.clone()),
+            StandbyKind::Direct { .. } | StandbyKind::Ethernet => None,
+        }
+    }
+
+    /// The lower devices of standbys that libvirt makes itself.
+    pub(super) fn sources(&self) -> Vec<(Mac, IfName)> {
+        let pairs = self.record.spec.pairs.iter();
+        let direct = pairs.filter(|pair| pair.standby != StandbyKind::Ethernet);
+        direct
+            .filter_map(|pair| Some((pair.mac, self.record.pair(pair.mac).pf?)))
+            .collect()
+    }
+
+    pub(super) fn raise(&self, now: Millis) -> Option<Action> {
+        let down = |mac: &Mac| self.record.owns_standby(*mac) && !self.seen.standby_up(*mac);
+        let macs = self.record.macs().into_iter();
+        macs.filter(down)
+            .find(|mac| self.may(Retry::RaiseStandby(*mac), now))
+            .map(Action::RaiseStandby)
+    }
+}

@@ -1,0 +1,206 @@
+//! What is asked, who waits for it, and the answers.
+
+use super::Guest;
+use super::act::{Action, Answer, Request, Token};
+use super::record::{DrainReason, Stage};
+use super::seen::DomainSeen;
+use crate::Millis;
+use crate::ids::MigrationId;
+use crate::spec::DomainSpec;
+
+/// Somebody who waits for the present stage to do what it is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiter {
+    token: Token,
+    /// It is a hook whose answer libvirt takes as the domain's new XML.
+    edits: bool,
+}
+
+impl Guest {
+    pub(super) fn requested(&mut self, now: Millis, token: Token, request: Request) {
+        match request {
+            Request::Prepare(spec) => self.prepare(now, token, spec),
+            Request::Restore(spec) => {
+                self.begin(now, spec, Stage::Starting);
+                self.rewritable = true;
+                self.wait(token, true);
+            }
+            Request::Receive(spec, migration) => self.receive(now, token, spec, migration),
+            Request::Drain(migration) => self.drain(now, token, migration),
+            Request::HoldBack => self.hold_back(now, token),
+            Request::Plug => match &self.record.stage {
+                Stage::Running => {
+                    for pair in self.record.pairs.values_mut() {
+                        pair.held_back = None;
+                    }
+                    self.not_before.clear();
+                    self.degraded.clear();
+                    self.wait(token, false);
+                }
+                _ => self.refuse_stage(token),
+            },
+        }
+    }
+
+    /// `prepare` follows `migrate` and `restore`, which have laid everything out; alone, it is a start.
+    fn prepare(&mut self, now: Millis, token: Token, spec: DomainSpec) {
+        let incoming = matches!(self.record.stage, Stage::Incoming { .. });
+        if incoming || (self.rewritable && self.record.stage == Stage::Starting) {
+            self.rewritable = false;
+            self.record.set_spec(spec);
+            self.deadline = self.stage_ends(now);
+            // libvirt holds the domain's lock: a question about the domain would wait for this very hook.
+            self.give_up_look();
+        } else {
+            self.begin(now, spec, Stage::Starting);
+        }
+        self.wait(token, false);
+    }
+
+    fn receive(&mut self, now: Millis, token: Token, spec: DomainSpec, migration: MigrationId) {
+        let comes = matches!(
+            self.record.stage,
+            Stage::Starting | Stage::Incoming { .. } | Stage::Leaving
+        );
+        let here = match self.seen.domain {
+            DomainSeen::Absent => false,
+            DomainSeen::Active => true,
+            DomainSeen::Unknown => !comes,
+        };
+        if here {
+            self.refuse(token, "the domain is on this host already");
+        } else if spec.source_peer.is_none() {
+            self.refuse(
+                token,
+                "the domain's metadata does not name the hybond daemon of its present host",
+            );
+        } else {
+            self.begin(now, spec, Stage::Incoming { migration });
+            self.wait(token, true);
+        }
+    }
+
+    fn drain(&mut self, now: Millis, token: Token, migration: MigrationId) {
+        let plugged = self.seen.qmp.as_ref().is_some_and(|qmp| !qmp.plugged.is_empty());
+        let draining = Stage::Draining {
+            reason: DrainReason::Migration(migration),
+        };
+        match &self.record.stage {
+            Stage::Starting | Stage::Incoming { .. } | Stage::Leaving => {
+                return self.refuse(token, "the domain does not run on this host");
+            }
+            // Asked again, after a lost answer: nothing is plugged, and nothing will be while the job lasts.
+            Stage::Outgoing { .. } if !plugged => return self.give(token, Answer::Done(Vec::new())),
+            Stage::Draining { reason } => {
+                if matches!(reason, DrainReason::Administrator) {
+                    self.answer_all(&Answer::Refused("the domain is being migrated".to_owned()));
+                }
+                // What is under way goes on. Whether the domain is in a migration was found out for another, or not at all.
+                self.record.stage = draining;
+                self.deadline = self.stage_ends(now);
+                self.job_seen = None;
+            }
+            Stage::Running | Stage::Outgoing { .. } => {
+                self.answer_all(&Answer::Refused("the domain is being migrated".to_owned()));
+                self.enter(now, draining);
+            }
+        }
+        self.wait(token, false);
+    }
+
+    fn hold_back(&mut self, now: Millis, token: Token) {
+        match &self.record.stage {
+            Stage::Running => {
+                self.answer_all(&Answer::Refused("the domain is being drained".to_owned()));
+                let reason = DrainReason::Administrator;
+                self.enter(now, Stage::Draining { reason });
+                self.wait(token, false);
+            }
+            Stage::Draining {
+                reason: DrainReason::Administrator,
+            } => self.wait(token, false),
+            _ => self.refuse_stage(token),
+        }
+    }
+
+    /// The domain comes anew. What it may have left here serves again, but for a standby without a VF, which may be better
+    /// placed now.
+    fn begin(&mut self, now: Millis, spec: DomainSpec, stage: Stage) {
+        self.record.set_spec(spec);
+        for pair in self.record.pairs.values_mut() {
+            pair.held_back = None;
+            pair.pf = pair.lease.as_ref().map(|lease| lease.vf.pf.clone());
+        }
+        self.record.arrived = false;
+        self.answer_all(&Answer::Refused("the domain is started anew".to_owned()));
+        self.enter(now, stage);
+        // Whatever was seen, or is being looked at, belongs to its former life.
+        self.give_up_look();
+        self.give_up_asking();
+        self.former = self.in_flight.is_some();
+        self.seen.looked = false;
+        self.seen.domain = DomainSeen::Absent;
+        self.seen.qmp = None;
+        self.seen.agent = None;
+        self.degraded.clear();
+    }
+
+    pub(super) fn abandoned(&mut self, token: Token) {
+        self.waiters.retain(|waiter| waiter.token != token);
+        if self.waiters.is_empty() {
+            self.give_up_asking();
+        }
+    }
+
+    /// A look that is under way is not waited for.
+    fn give_up_look(&mut self) {
+        if self.is_looking() {
+            self.in_flight = None;
+            self.meanwhile.clear();
+            self.look_again = false;
+            self.seen.looked = false;
+        }
+    }
+
+    /// The source's answer, for a hook that is gone.
+    fn give_up_asking(&mut self) {
+        if matches!(self.in_flight, Some(Action::AskDrain { .. })) {
+            self.in_flight = None;
+        }
+    }
+
+    fn wait(&mut self, token: Token, edits: bool) {
+        self.asked = true;
+        self.waiters.push(Waiter { token, edits });
+    }
+
+    fn give(&mut self, token: Token, answer: Answer) {
+        self.answers.push(Action::Answer { token, answer });
+    }
+
+    fn refuse(&mut self, token: Token, reason: &str) {
+        self.give(token, Answer::Refused(reason.to_owned()));
+    }
+
+    fn refuse_stage(&mut self, token: Token) {
+        let stage = self.record.stage_name();
+        self.refuse(token, &format!("the domain is {stage}; try again when it is running"));
+    }
+
+    /// Everybody who waits gets this answer.
+    pub(super) fn answer_all(&mut self, answer: &Answer) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            self.give(waiter.token, answer.clone());
+        }
+    }
+
+    /// All is laid out: the hooks that wait may go on.
+    pub(super) fn answer_hooks(&mut self) {
+        self.answered = true;
+        let sources = self.sources();
+        for Waiter { token, edits } in std::mem::take(&mut self.waiters) {
+            let sources = if edits { sources.clone() } else { Vec::new() };
+            self.give(token, Answer::Done(sources));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `Draining`: the traffic to the standby, then the VF out of the guest, then the VF clean.
+
+use super::act::{Action, Answer};
+use super::record::{DrainReason, HeldBack, Stage};
+use super::seen::Job;
+use super::{Guest, Retry};
+use crate::Millis;
+use crate::pool::Lease;
+
+impl Guest {
+    pub(super) fn draining(&mut self, now: Millis, reason: &DrainReason) -> Option<Action> {
+        match self.drain_step(now, reason) {
+            Ok(action) => action,
+            Err(reason) => {
+                self.drain_failed(now, &reason);
+                None
+            }
+        }
+    }
+
+    fn drain_step(&mut self, now: Millis, reason: &DrainReason) -> Result<Option<Action>, String> {
+        if self.deadline.is_some_and(|at| now >= at) {
+            let within = self.settings.drain_within;
+            return Err(format!("the drain did not end within {within} ms"));
+        }
+        // What is plugged is known from the monitor only.
+        let Some(qmp) = &self.seen.qmp else { return Ok(None) };
+        if let DrainReason::Migration(_) = reason {
+            if self.job_seen.is_none() {
+                return Ok(self.may(Retry::Job, now).then_some(Action::LookAtJob));
+            }
+            if self.seen.job != Job::Outgoing {
+                return Err("the domain is not in an outgoing migration on this host".to_owned());
+            }
+        }
+        let leases = self.leases();
+        if let Some(mac) = qmp.plugged.iter().find(|mac| leases.iter().all(|l| l.mac != **mac)) {
+            return Err(format!(
+                "pair {mac} has a primary plugged that no lease accounts for; unplug it with virsh \
+                 qemu-monitor-command, or shut the guest down"
+            ));
+        }
+        if let Some(raise) = self.raise(now) {
+            return Ok(Some(raise));
+        }
+        let (plugged, unplugged): (Vec<Lease>, Vec<Lease>) =
+            leases.into_iter().partition(|lease| self.seen.plugged(lease.mac));
+        for lease in &plugged {
+            if let Some(action) = self.unplug(now, lease)? {
+                return Ok(Some(action));
+            }
+        }
+        if !plugged.is_empty() {
+            return Ok(None);
+        }
+        for lease in &unplugged {
+            if !self.reset.contains(&lease.mac) {
+                let may = self.may(Retry::Clean(lease.mac), now);
+                return Ok(may.then(|| Action::ResetVf(lease.clone())));
+            }
+        }
+        match reason {
+            DrainReason::Migration(migration) => {
+                let migration = migration.clone();
+                self.answer_all(&Answer::Done(Vec::new()));
+                self.enter(now, Stage::Outgoing { migration });
+            }
+            DrainReason::Administrator => {
+                if let Some(lease) = unplugged.into_iter().next() {
+                    let may = self.may(Retry::Clean(lease.mac), now);
+                    return Ok(may.then(|| Action::Release(lease)));
+                }
+                for pair in self.record.pairs.values_mut() {
+                    pair.held_back = Some(HeldBack::Drained);
+                }
+                self.answer_all(&Answer::Done(Vec::new()));
+                self.enter(now, Stage::Running);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next step of a plugged VF out of the guest. An error ends the drain.
+    fn unplug(&mut self, now: Millis, lease: &Lease) -> Result<Option<Action>, String> {
+        let mac = lease.mac;
+        // Never before the guest has another path.
+        if self.record.owns_standby(mac) && !self.seen.standby_up(mac) {
+            return Ok(None);
+        }
+        if let Some(unplugging) = self.unplugging.get_mut(&mac) {
+            if now < unplugging.until {
+                return Ok(None);
+            }
+            if !unplugging.looked {
+                // DEVICE_DELETED may have been lost.
+                unplugging.looked = true;
+                return Ok(Some(self.look()));
+            }
+            let (vf, within) = (&lease.vf.id, self.settings.unplug_within);
+            return Err(format!("the guest did not let go of VF {vf} within {within} ms"));
+        }
+        match self.seen.agent_pair(mac) {
+            Some(pair) if pair.on_primary => Ok(Some(Action::Failover(mac))),
+            Some(pair) if pair.bonded => Ok(Some(Action::Unplug(lease.clone()))),
+            Some(_) => Err(format!("the guest has no bond for pair {mac}")),
+            None if !self.settings.need_agent => Ok(Some(Action::Unplug(lease.clone()))),
+            None => Err("hybond-agent does not answer in the guest; start it there and try again".to_owned()),
+        }
+    }
+
+    /// Who waits is told; the guest gets its VFs back by what `Running` does anyway.
+    pub(super) fn drain_failed(&mut self, now: Millis, reason: &str) {
+        self.answer_all(&Answer::Refused(reason.to_owned()));
+        self.enter(now, Stage::Running);
+    }
+}

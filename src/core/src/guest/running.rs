@@ -1,0 +1,102 @@
+//! `Running`: every pair gets to its VF and stays there.
+
+use super::act::{Action, Answer};
+use super::seen::{Job, MigrationSeen};
+use super::{Guest, Retry};
+use crate::Millis;
+use crate::ids::Mac;
+use crate::pool::Ask;
+
+impl Guest {
+    pub(super) fn running(&mut self, now: Millis) -> Option<Action> {
+        self.seen.qmp.as_ref()?;
+        if let Some(raise) = self.raise(now) {
+            return Some(raise);
+        }
+        if !self.seen.running() || self.seen.migration() == MigrationSeen::Active {
+            return None;
+        }
+        if self.record.arrived {
+            return Some(Action::Announce);
+        }
+        for mac in self.record.macs() {
+            let action = self.upgrade(now, mac);
+            if action.is_some() {
+                return action;
+            }
+        }
+        if self.record.xml_stale && self.may(Retry::Repair, now) {
+            return Some(Action::RepairXml);
+        }
+        self.answer_plug();
+        None
+    }
+
+    /// The next step of a running pair towards its VF, or away from one that it is not to have.
+    fn upgrade(&mut self, now: Millis, mac: Mac) -> Option<Action> {
+        let has = self.record.pair(mac);
+        let wanted = self.record.wants_primary(mac);
+        if self.seen.plugged(mac) {
+            // It was said to have failed, and has not.
+            self.undo.remove(&mac);
+            let ready = |pair: &super::AgentPair| pair.primary_ready && !pair.on_primary;
+            let switch = wanted && self.seen.agent_pair(mac).as_ref().is_some_and(ready);
+            return (switch && self.may(Retry::Failback(mac), now)).then_some(Action::Failback(mac));
+        }
+        match has.lease {
+            Some(lease) if self.undo.contains(&mac) => self.may(Retry::Clean(mac), now).then(|| Action::ResetVf(lease)),
+            Some(lease) if !wanted => self.may(Retry::Clean(mac), now).then(|| self.give_back(lease)),
+            Some(lease) if !self.confirm.contains(&mac) => self.plug(now, lease),
+            _ if wanted && self.may(Retry::Lease(mac), now) => Some(Action::Lease(Ask {
+                pool: self.record.pair_spec(mac)?.pool.clone(),
+                domain: self.record.spec.id,
+                mac,
+                // The standby of a running guest stays where it is.
+                pf: has.pf,
+            })),
+            _ => None,
+        }
+    }
+
+    fn plug(&mut self, now: Millis, lease: crate::pool::Lease) -> Option<Action> {
+        let mac = lease.mac;
+        let bonded = self.seen.agent_pair(mac).is_some_and(|pair| pair.bonded);
+        if (self.settings.need_agent && !bonded) || !self.may(Retry::Plug(mac), now) {
+            return None;
+        }
+        if self.seen.prepared.contains(&mac) {
+            return Some(Action::Plug(lease));
+        }
+        // QEMU refuses device_add during a migration, and libvirt may be about to begin one: look right before.
+        let fresh = self.job_seen.is_some_and(|at| now <= at + self.settings.job_interval);
+        if !fresh || matches!(self.seen.job, Job::Outgoing | Job::Other) {
+            return self.may(Retry::Job, now).then_some(Action::LookAtJob);
+        }
+        Some(Action::PrepareVf {
+            vlan: self.record.pair_spec(mac)?.vlan,
+            lease,
+        })
+    }
+
+    /// `hybondctl plug` waits until its pairs are on their VFs, or it is known why one is not.
+    fn answer_plug(&mut self) {
+        let waiting = |mac: &Mac| self.record.wants_primary(*mac) && !self.on_primary(*mac);
+        let open: Vec<Mac> = self.record.macs().into_iter().filter(waiting).collect();
+        if open.is_empty() {
+            self.answer_all(&Answer::Done(Vec::new()));
+        } else if let Some(reason) = open.iter().find_map(|mac| self.degraded.get(mac)) {
+            let reason = reason.clone();
+            self.answer_all(&Answer::Refused(reason));
+        }
+    }
+
+    /// A VF that has gone. Where nobody asked for that, the guest has thrown it out, or lets go of it late: it must not keep
+    /// the pair's MAC, which would draw the standby's frames to it.
+    pub(super) fn device_deleted(&mut self, now: Millis, mac: Mac) {
+        self.unplugging.remove(&mac);
+        if self.record.stage == super::Stage::Running && self.record.pair(mac).lease.is_some() {
+            self.undo.insert(mac);
+            self.later(Retry::Plug(mac), now);
+        }
+    }
+}

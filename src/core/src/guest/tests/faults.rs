@@ -1,0 +1,228 @@
+//! Crashes, lost events, answers that are late or wrong.
+
+use super::*;
+
+#[test]
+fn a_reservation_outlives_a_restart() {
+    let mut guest = Guest::new(record(Stage::Incoming { migration: migration() }), Settings::default());
+    let left = || Outcome::Looked(nothing(Some(standby(false))));
+    expect(&mut guest, 1_000, Action::Look { libvirt: true }, left());
+    assert_eq!(guest.poll(1_000), None, "the domain may still come");
+    let expires = guest.next_deadline(1_000).expect("not for ever");
+    assert_eq!(expires, 1_000 + Settings::default().reservation);
+    expect(
+        &mut guest,
+        expires,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Absent, Job::None),
+    );
+    expect(&mut guest, expires, Action::Look { libvirt: true }, left());
+    expect(&mut guest, expires, Action::RemoveStandby(mac()), Outcome::Done);
+}
+
+#[test]
+fn a_domain_whose_monitor_is_silent_keeps_its_reservation() {
+    let mut guest = received(Policy::Prefer);
+    guest.complete(1, Ok(Outcome::Done));
+    answer(&mut guest, 1);
+    let expires = guest.next_deadline(1).expect("not for ever");
+    expect(
+        &mut guest,
+        expires,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::Incoming),
+    );
+    assert_eq!(guest.poll(expires), None);
+    assert!(matches!(guest.record().stage, Stage::Incoming { .. }));
+}
+
+#[test]
+fn a_drain_that_a_restart_interrupted_ends() {
+    let reason = DrainReason::Migration(migration());
+    let mut guest = Guest::new(record(Stage::Draining { reason }), Settings::default());
+    let there = Outcome::Looked(picture(Job::None, true, true));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, there);
+    assert_eq!(guest.poll(0), None);
+    assert_eq!(guest.record().stage, Stage::Running, "there is no migration any more");
+}
+
+#[test]
+fn a_look_that_came_too_early_is_repeated() {
+    let mut guest = on_vf();
+    guest.handle(1, Event::LookAgain);
+    assert_eq!(guest.poll(1), Some(Action::Look { libvirt: true }));
+    guest.handle(2, Event::LookAgain);
+    guest.complete(3, Ok(Outcome::Looked(picture(Job::None, true, true))));
+    assert_eq!(guest.poll(3), Some(Action::Look { libvirt: true }));
+}
+
+#[test]
+fn a_guest_that_came_by_migration_gets_its_vf_back_after_one_that_never_began() {
+    let mut guest = on_vf();
+    // QEMU says so ever after on the host where a migration ended.
+    guest.handle(0, Event::Migration(MigrationSeen::Completed));
+    drained(&mut guest, 1);
+    expect(
+        &mut guest,
+        1,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::None),
+    );
+    confirmed(&mut guest, 1);
+    assert_eq!(guest.poll(1), Some(Action::LookAtJob));
+    assert_eq!(guest.record().stage, Stage::Running);
+}
+
+#[test]
+fn a_standby_that_is_down_is_raised_before_the_vf_goes() {
+    let mut guest = Guest::new(record(Stage::Running), Settings::default());
+    let mut seen = picture(Job::None, true, true);
+    seen.standby.insert(mac(), standby(false));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, Outcome::Looked(seen));
+    guest.handle(0, Event::AgentHello([(mac(), agent(true, true))].into()));
+    assert_eq!(guest.poll(0), Some(Action::RaiseStandby(mac())));
+    guest.complete(0, Err(failure("the PF is down")));
+    guest.handle(0, Event::Request(Token(1), Request::HoldBack));
+    assert_eq!(guest.poll(0), Some(Action::RaiseStandby(mac())));
+    guest.complete(0, Err(failure("the PF is down")));
+    assert_eq!(guest.poll(0), None, "no failover, no unplug");
+    let again = guest.next_deadline(0).expect("tried again");
+    expect(
+        &mut guest,
+        again,
+        Action::RaiseStandby(mac()),
+        Outcome::Standby(standby(true)),
+    );
+    assert_eq!(guest.poll(again), Some(Action::Failover(mac())));
+}
+
+#[test]
+fn in_postcopy_the_standby_is_raised_when_the_cpus_start() {
+    let mut guest = received(Policy::Prefer);
+    guest.complete(1, Ok(Outcome::Done));
+    answer(&mut guest, 1);
+    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    guest.handle(3, Event::Migration(MigrationSeen::Active));
+    assert_eq!(guest.poll(3), None);
+    guest.handle(4, Event::Running(true));
+    expect(
+        &mut guest,
+        4,
+        Action::RaiseStandby(mac()),
+        Outcome::Standby(standby(true)),
+    );
+    assert_eq!(guest.poll(4), None, "pages are still on their way");
+    guest.handle(5, Event::Migration(MigrationSeen::Completed));
+    assert_eq!(guest.poll(5), Some(Action::Announce));
+}
+
+#[test]
+fn a_plug_that_seemed_to_fail_is_looked_at_before_anything_is_undone() {
+    let mut guest = on_vf();
+    drained(&mut guest, 0);
+    let none = || Outcome::Job(DomainSeen::Active, Job::None);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    confirmed(&mut guest, 0);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    expect(&mut guest, 0, prepare_vf(), Outcome::Done);
+    assert_eq!(guest.poll(0), Some(Action::Plug(lease())));
+    guest.complete(0, Err(failure("the monitor was lost")));
+    let there = Outcome::Looked(picture(Job::None, true, true));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, there);
+    guest.handle(1, Event::AgentState(mac(), agent(false, true)));
+    assert_eq!(guest.poll(1), Some(Action::Failback(mac())));
+}
+
+#[test]
+fn a_vf_that_the_guest_throws_out_is_cleaned_and_comes_back_later() {
+    let mut guest = on_vf();
+    guest.handle(0, Event::DeviceDeleted(mac()));
+    guest.handle(0, Event::AgentState(mac(), agent(false, false)));
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    confirmed(&mut guest, 0);
+    assert_eq!(guest.poll(0), None, "not at once");
+    let later = guest.next_deadline(0).expect("later");
+    expect(
+        &mut guest,
+        later,
+        Action::LookAtJob,
+        Outcome::Job(DomainSeen::Active, Job::None),
+    );
+    expect(&mut guest, later, prepare_vf(), Outcome::Done);
+    assert_eq!(guest.poll(later), Some(Action::Plug(lease())));
+}
+
+#[test]
+fn a_vf_that_cannot_be_prepared_is_asked_for_again() {
+    let mut guest = on_vf();
+    drained(&mut guest, 0);
+    let none = || Outcome::Job(DomainSeen::Active, Job::None);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    confirmed(&mut guest, 0);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    assert_eq!(guest.poll(0), Some(prepare_vf()));
+    guest.complete(0, Err(failure("PF pf0 has no VF 0")));
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    assert!(matches!(guest.poll(0), Some(Action::Lease(ask)) if ask.pf == Some(pf())));
+    let gone = Outcome::NoVf {
+        reason: "pool lan has no VF on PF pf0".into(),
+        pf: None,
+    };
+    guest.complete(0, Ok(gone));
+    assert_eq!(guest.record().pairs[&mac()].lease, None);
+    assert_eq!(guest.degraded(mac()), Some("pool lan has no VF on PF pf0"));
+}
+
+#[test]
+fn a_release_that_cannot_be_written_down_is_not_repeated_at_once() {
+    let mut guest = on_vf();
+    guest.handle(0, Event::Request(Token(1), Request::HoldBack));
+    expect(
+        &mut guest,
+        0,
+        Action::Failover(mac()),
+        Outcome::Switched(agent(false, true)),
+    );
+    expect(&mut guest, 0, Action::Unplug(lease()), Outcome::Done);
+    guest.handle(0, Event::DeviceDeleted(mac()));
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    assert_eq!(guest.poll(0), Some(Action::Release(lease())));
+    guest.complete(0, Err(failure("the disk is full")));
+    assert_eq!(guest.poll(0), None);
+    let later = guest.next_deadline(0).expect("later");
+    expect(&mut guest, later, Action::Release(lease()), Outcome::Done);
+    assert_eq!(answer(&mut guest, later), Answer::Done(vec![]));
+}
+
+#[test]
+fn a_macvtap_whose_making_seemed_to_fail_is_removed() {
+    let mut guest = Guest::new(Record::new(spec(Policy::Prefer), Stage::Leaving), Settings::default());
+    guest.handle(0, Event::Request(Token(1), Request::Prepare(spec(Policy::Prefer))));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { libvirt: false },
+        Outcome::Looked(Snapshot::default()),
+    );
+    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
+    guest.complete(0, Ok(Outcome::Leased(lease())));
+    assert!(matches!(guest.poll(0), Some(Action::MakeStandby { .. })));
+    guest.complete(0, Err(failure("netlink did not answer")));
+    assert!(matches!(answer(&mut guest, 0), Answer::Refused(_)));
+    let left = Outcome::Looked(nothing(Some(standby(false))));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, left);
+    assert_eq!(guest.poll(0), Some(Action::RemoveStandby(mac())));
+}
+
+#[test]
+fn a_domain_that_libvirt_says_is_gone_while_its_monitor_answers_keeps_its_macvtap() {
+    let mut guest = on_vf();
+    guest.handle(0, Event::LookAgain);
+    let torn = Snapshot {
+        libvirt: Some((DomainSeen::Absent, Job::None)),
+        ..picture(Job::None, true, true)
+    };
+    expect(&mut guest, 0, Action::Look { libvirt: true }, Outcome::Looked(torn));
+    assert_eq!(guest.poll(0), None);
+    assert_eq!(guest.record().stage, Stage::Running);
+}
