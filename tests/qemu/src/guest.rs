@@ -8,6 +8,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::time::{self, Instant};
 
 /// Booting takes about 10 s under TCG, on a busy machine much longer.
@@ -68,7 +70,7 @@ impl Guest {
                 "-chardev",
                 format!("socket,id={name},path={},server=on,wait=off", path(name)),
             ));
-            let device = format!("virtserialport,bus=serial.0,chardev={name},name=org.hybond.{name}.0");
+            let device = format!("virtserialport,bus=serial.0,chardev={name},id={name},name=org.hybond.{name}.0");
             options.push(("-device", device));
         }
         if start == Start::Incoming {
@@ -108,6 +110,23 @@ impl Guest {
             }
             time::sleep(Duration::from_millis(200)).await;
         }
+        Ok(())
+    }
+
+    /// Has its shell run one line, and does not wait for what comes of it.
+    ///
+    /// # Errors
+    /// The test's port cannot be written to.
+    pub async fn order(&self, line: &str) -> Result<()> {
+        let mut port = UnixStream::connect(self.qemu.path("test"))
+            .await
+            .context("the guest's test port")?;
+        port.write_all(format!("test {line}\n").as_bytes()).await?;
+        // QEMU forgets what it has not read when its client goes: the shell's first answer tells that it has.
+        let mut answer = [0u8; 1];
+        time::timeout(crate::LONG, port.read_exact(&mut answer))
+            .await
+            .context("the guest's shell")??;
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! Real QEMUs for tests, without libvirt and without KVM: [`Qemu`] with nothing in it, [`Guest`] with the lab's guest and
-//! its agent, and [`Traffic`] to see what a guest's network loses.
+//! its agent, [`side::Side`] with all that hybond puts around it, and [`Traffic`] to see what a guest's network loses.
 
 pub mod guest;
 pub mod image;
 pub mod monitor;
 pub mod qemu;
+pub mod side;
 pub mod traffic;
 
 pub use guest::Guest;
