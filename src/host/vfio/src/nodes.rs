@@ -11,7 +11,7 @@ use crate::error::GrantError;
 use crate::process::Process;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mkdirat, mknodat, stat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat, mknodat, stat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use std::os::fd::OwnedFd;
 
@@ -78,19 +78,18 @@ impl Nodes {
     }
 
     fn made_folder(&self) -> Result<OwnedFd, GrantError> {
-        match mkdirat(&self.dev, "vfio", Mode::from_bits_truncate(0o755)) {
-            // mkdir's mode is cut by the umask, and QEMU's user must be able to enter.
-            Ok(()) => fchmodat(
-                &self.dev,
-                "vfio",
-                Mode::from_bits_truncate(0o755),
-                FchmodatFlags::FollowSymlink,
-            )
-            .map_err(self.failed("", "open the folder of"))?,
-            Err(Errno::EEXIST) => {}
+        let mode = Mode::from_bits_truncate(0o755);
+        let made = match mkdirat(&self.dev, "vfio", mode) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(e) => return Err(self.failed("", "make the folder of")(e)),
+        };
+        let folder = self.folder()?.ok_or_else(|| self.failed("", "open")(Errno::ENOENT))?;
+        if made {
+            // The umask of a daemon shuts others out, and QEMU is another.
+            fchmod(&folder, mode).map_err(self.failed("", "set the mode of"))?;
         }
-        self.folder()?.ok_or_else(|| self.failed("", "open")(Errno::ENOENT))
+        Ok(folder)
     }
 
     /// The node, checked to be the device that it should be.

@@ -10,6 +10,9 @@ const GROUP: DevNumber = DevNumber::new(1, 5);
 #[test]
 fn a_private_dev_gets_the_group_for_qemus_user_and_loses_it_again() {
     let Some(mut qemu) = Opener::private_dev() else { return };
+    // As in hybondd's unit; for this thread only.
+    unshare(CloneFlags::CLONE_FS).expect("always allowed");
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     let process = Process::open(qemu.pid()).expect("it runs");
     let nodes = Nodes::of(&process).expect("it has a /dev");
     assert!(nodes.private());
