@@ -52,16 +52,20 @@ impl Clock {
     /// The best of a number of round trips: the shortest has the least room for an error.
     pub(crate) fn measure(&mut self) -> Result<Offset> {
         let mut best: Option<Offset> = None;
-        for _ in 0..40 {
+        for trip in 0..200 {
+            // On a busy machine a good round trip takes its time to come.
+            if trip >= 40 && best.is_some_and(|best| best.error_ms < 0.5) {
+                break;
+            }
             let before = now();
             let theirs = self.ask(0)?;
             let after = now();
-            let trip = Offset {
+            let measured = Offset {
                 offset_ms: (theirs - (before + (after - before) / 2)) as f64 / 1e6,
                 error_ms: (after - before) as f64 / 2e6,
             };
-            if best.is_none_or(|best| trip.error_ms < best.error_ms) {
-                best = Some(trip);
+            if best.is_none_or(|best| measured.error_ms < best.error_ms) {
+                best = Some(measured);
             }
         }
         best.context("not measured")

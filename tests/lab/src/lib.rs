@@ -14,11 +14,13 @@ pub mod host;
 pub mod image;
 pub mod machine;
 pub mod net;
+mod place;
 pub mod probe;
 pub mod process;
 pub mod qmp;
 pub mod report;
 pub mod saved;
+pub mod tier2;
 pub mod tier3;
 
 pub use domain::Domain;

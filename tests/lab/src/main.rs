@@ -1,6 +1,7 @@
 //! `hybond-lab`: the lab from the command line.
 
 use anyhow::{Context, Result, bail};
+use hybond_lab::tier2::Pair;
 use hybond_lab::{Domain, Guest, Lab, Machine, cache, image};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ usage: hybond-lab up                      restore (or first build) the two emula
        hybond-lab domain NAME PF [KERNEL-ARGUMENT…]
                                           XML of a guest with a virtio NIC on PF, for virsh define
        hybond-lab iommufd                 put the rebuilt iommufd and VFIO modules on the running hosts
+       hybond-lab tier2 up | down | ssh HOST COMMAND…
+                                          the same for the two namespaced hosts
        hybond-lab clean-cache             remove everything that the lab has built
 
 The cache is $HYBOND_CACHE, by default /var/cache/hybond-lab. $HYBOND_LAB names a second lab beside the usual one.";
@@ -34,6 +37,13 @@ fn main() -> ExitCode {
         ["guest-image", rest @ ..] => guest_image(rest),
         ["domain", name, pf, arguments @ ..] => domain(name, pf, arguments),
         ["iommufd"] => Lab::attach().and_then(|lab| lab.load_iommufd()).map(|()| ExitCode::SUCCESS),
+        ["tier2", "up"] => Pair::up().map(Pair::leave).map(|()| ExitCode::SUCCESS),
+        ["tier2", "down"] => Pair::clear().map(|()| ExitCode::SUCCESS),
+        ["tier2", "ssh", host, command @ ..] => Pair::attach().and_then(|pair| match *host {
+            "src" | "dst" => interact(pair.host(host), command),
+            "peer" => interact(pair.peer(), command),
+            _ => bail!("there is no host {host}: src, dst and peer are there"),
+        }),
         ["clean-cache"] => clean_cache(),
         _ => {
             eprintln!("{USAGE}");
@@ -62,14 +72,16 @@ fn status() -> Result<ExitCode> {
 
 fn ssh(host: &str, command: &[&str]) -> Result<ExitCode> {
     let lab = Lab::attach()?;
-    let script = if command.is_empty() { "exec bash -i".to_owned() } else { command.join(" ") };
-    let mut command = match host {
-        "src" | "dst" => lab.host(host).command(&script),
-        "peer" => lab.peer().command(&script),
+    match host {
+        "src" | "dst" => interact(lab.host(host), command),
+        "peer" => interact(lab.peer(), command),
         _ => bail!("there is no host {host}: src, dst and peer are there"),
-    };
-    command.stdin(Stdio::inherit());
-    let status = command.status().context("cannot start it")?;
+    }
+}
+
+fn interact(machine: &impl Machine, command: &[&str]) -> Result<ExitCode> {
+    let script = if command.is_empty() { "exec bash -i".to_owned() } else { command.join(" ") };
+    let status = machine.command(&script).stdin(Stdio::inherit()).status().context("cannot start it")?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 

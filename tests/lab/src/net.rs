@@ -84,6 +84,30 @@ pub fn bridge(namespace: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Sets a link up as a port of a bridge, without an address of its own.
+///
+/// # Errors
+/// With what `ip` says.
+pub fn plug(namespace: &str, link: &str, bridge: &str) -> Result<()> {
+    sysctl(namespace, &format!("net.ipv6.conf.{link}.disable_ipv6=1"))?;
+    ip(namespace, &format!("link set {link} master {bridge} up"))?;
+    Ok(())
+}
+
+/// The traffic peer: `eth0` in namespace `peer`, on bridge `br-data` of namespace `net`.
+///
+/// # Errors
+/// With what `ip` says.
+pub fn peer(net: &str, peer: &str, address: &str) -> Result<()> {
+    ip(net, &format!("link add to-peer type veth peer name eth0 netns {peer}"))?;
+    plug(net, "to-peer", "br-data")?;
+    ip(peer, "link set eth0 address 02:00:00:00:00:fe")?;
+    ip(peer, &format!("addr add {address}/24 dev eth0"))?;
+    ip(peer, "addr add fd88::fe/64 dev eth0 nodad")?;
+    ip(peer, "link set eth0 up")?;
+    Ok(())
+}
+
 /// Sets a variable of a namespace's network.
 ///
 /// # Errors

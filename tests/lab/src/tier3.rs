@@ -3,12 +3,11 @@
 use crate::cache::{self, Lock, progress};
 use crate::host::{Host, LAYOUTS, Start};
 use crate::machine::{Machine, Namespace};
-use crate::net::{self, Namespaces};
-use crate::process::Ledger;
+use crate::net;
+use crate::place::Place;
 use crate::saved::{self, each};
-use anyhow::{Context, Result, bail};
-use std::fs;
-use std::path::{Path, PathBuf};
+use anyhow::{Result, bail};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The running lab. Dropped, it ends all that it has started, unless it was [`Lab::attach`]ed or told to [`Lab::leave`].
@@ -19,55 +18,6 @@ pub struct Lab {
     place: Place,
     /// Held by whoever answers for the lab's end.
     owner: Option<Lock>,
-}
-
-/// Where a lab's records are, and what its namespaces are called. `$HYBOND_LAB` names a lab beside the usual one.
-#[derive(Debug, Clone)]
-struct Place {
-    run: PathBuf,
-    network: String,
-    peer: String,
-}
-
-impl Place {
-    fn new() -> Result<Self> {
-        let suffix = match std::env::var("HYBOND_LAB") {
-            Ok(name) if name.len() <= 16 && name.bytes().all(|b| b.is_ascii_alphanumeric()) => format!("-{name}"),
-            Ok(name) => bail!("HYBOND_LAB={name:?} is not a name of at most 16 letters and digits"),
-            Err(_) => String::new(),
-        };
-        Ok(Self {
-            run: cache::root().join(format!("run/tier3{suffix}")),
-            network: format!("hb3-net{suffix}"),
-            peer: format!("hb3-peer{suffix}"),
-        })
-    }
-
-    fn namespaces(&self) -> Namespaces {
-        Namespaces::recorded_in(self.run.join("namespaces"))
-    }
-
-    fn ledger(&self) -> Result<Ledger> {
-        Ledger::open(self.run.join("processes"))
-    }
-
-    fn hosts(&self, identity: &Path) -> Vec<Host> {
-        LAYOUTS.iter().map(|layout| Host::new(*layout, &self.network, &self.run, identity)).collect()
-    }
-
-    fn peer(&self) -> Namespace {
-        Namespace::new("peer", PEER, &self.peer)
-    }
-
-    /// Ends what is recorded here, of this run or of one that was interrupted.
-    fn clear(&self) -> Result<()> {
-        if self.run.exists() {
-            self.ledger()?.end_all()?;
-            self.namespaces().remove()?;
-            fs::remove_dir_all(&self.run).with_context(|| format!("cannot remove {}", self.run.display()))?;
-        }
-        Ok(())
-    }
 }
 
 /// The traffic peer's address on the data network. It also has fd88::fe.
@@ -85,13 +35,10 @@ impl Lab {
         let identity = cache::artifact("identity")?;
         // Another run, of other scripts, may prune what is not the newest.
         let _images = [cache::hold(&disk)?, cache::hold(&identity)?];
-        let place = Place::new()?;
-        fs::create_dir_all(cache::root().join("run"))?;
-        let owner = cache::lock(&place.run.with_extension("lock"), "tier 3", Duration::from_secs(3600))?;
-        place.clear()?;
-        fs::create_dir_all(&place.run)?;
+        let place = Place::new("3")?;
+        let owner = place.take(Duration::from_secs(3600))?;
         // From here on, dropping the lab clears up.
-        let mut lab = Self { hosts: place.hosts(&identity), peer: place.peer(), place, owner: Some(owner) };
+        let mut lab = Self { hosts: hosts(&place, &identity), peer: peer(&place), place, owner: Some(owner) };
         let ledger = lab.place.ledger()?;
         network(&lab.place)?;
         let states = saved::folder(&disk)?;
@@ -125,16 +72,16 @@ impl Lab {
     /// # Errors
     /// There is none.
     pub fn attach() -> Result<Self> {
-        let place = Place::new()?;
-        if !place.run.exists() || !place.ledger()?.alive()? {
+        let place = Place::new("3")?;
+        if !place.is_up()? {
             bail!("tier 3 is not up; `hybond-lab up` brings it up");
         }
         let identity = cache::artifact("identity")?;
-        let mut hosts = place.hosts(&identity);
+        let mut hosts = hosts(&place, &identity);
         for host in &mut hosts {
             host.look()?;
         }
-        Ok(Self { hosts, peer: place.peer(), place, owner: None })
+        Ok(Self { hosts, peer: peer(&place), place, owner: None })
     }
 
     /// Host `src` or `dst`.
@@ -176,7 +123,7 @@ impl Lab {
     /// The modules cannot be built, or a module is in use.
     pub fn load_iommufd(&self) -> Result<()> {
         let folder = cache::artifact("iommufd")?;
-        let names = fs::read_to_string(folder.join("modules"))?;
+        let names = std::fs::read_to_string(folder.join("modules"))?;
         self.each(|host| {
             for name in names.lines() {
                 host.copy(&folder.join(name), &format!("/var/lib/lab/iommufd/{name}"))?;
@@ -209,12 +156,7 @@ impl Lab {
     /// # Errors
     /// A process or a namespace of it cannot be removed.
     pub fn clear() -> Result<()> {
-        let place = Place::new()?;
-        if !place.run.exists() {
-            return Ok(());
-        }
-        let _owner = cache::lock(&place.run.with_extension("lock"), "tier 3", Duration::from_secs(5))?;
-        place.clear()
+        Place::new("3")?.release()
     }
 }
 
@@ -228,9 +170,19 @@ impl Drop for Lab {
     }
 }
 
+fn hosts(place: &Place, identity: &Path) -> Vec<Host> {
+    let network = place.namespace("net");
+    LAYOUTS.iter().map(|layout| Host::new(*layout, &network, place.run(), identity)).collect()
+}
+
+fn peer(place: &Place) -> Namespace {
+    Namespace::new("peer", PEER, &place.namespace("peer"))
+}
+
 /// Bridges and taps in a namespace of their own, and the peer in another.
 fn network(place: &Place) -> Result<()> {
-    let (net, peer) = (place.network.as_str(), place.peer.as_str());
+    let (net, peer) = (place.namespace("net"), place.namespace("peer"));
+    let (net, peer) = (net.as_str(), peer.as_str());
     place.namespaces().add(&[net, peer])?;
     net::bridge(net, "br-mgmt")?;
     net::bridge(net, "br-data")?;
@@ -238,15 +190,7 @@ fn network(place: &Place) -> Result<()> {
     for tap in LAYOUTS.iter().flat_map(|layout| layout.taps()) {
         let bridge = if tap.starts_with('m') { "br-mgmt" } else { "br-data" };
         net::ip(net, &format!("tuntap add {tap} mode tap"))?;
-        net::sysctl(net, &format!("net.ipv6.conf.{tap}.disable_ipv6=1"))?;
-        net::ip(net, &format!("link set {tap} master {bridge} up"))?;
+        net::plug(net, &tap, bridge)?;
     }
-    net::ip(net, &format!("link add to-peer type veth peer name eth0 netns {peer}"))?;
-    net::sysctl(net, "net.ipv6.conf.to-peer.disable_ipv6=1")?;
-    net::ip(net, "link set to-peer master br-data up")?;
-    net::ip(peer, "link set eth0 address 02:00:00:00:00:fe")?;
-    net::ip(peer, &format!("addr add {PEER}/24 dev eth0"))?;
-    net::ip(peer, "addr add fd88::fe/64 dev eth0 nodad")?;
-    net::ip(peer, "link set eth0 up")?;
-    Ok(())
+    net::peer(net, peer, PEER)
 }

@@ -1,0 +1,261 @@
+//! Tier 2: two libvirtds on this machine, each in network, mount, host name and process namespaces of its own, over a
+//! layer on the hosts' root file system. No systemd, no VFs: primaries are emulated NICs, whose taps go into bridge
+//! `hbup`. It is up in seconds, and its guests are plain TCG.
+
+use crate::cache::{self, Lock, progress};
+use crate::domain::GUEST_FILES;
+use crate::machine::{Machine, Namespace};
+use crate::net;
+use crate::place::Place;
+use crate::process::{self, Ledger};
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Name of a host's PF, which is a veth on the data network.
+pub const PF: &str = "pf0";
+
+/// Name of a host's bridge for the taps of emulated primaries, which is on the data network too.
+pub const BRIDGE: &str = "hbup";
+
+/// The traffic peer's address on the data network. It also has fd88::fe.
+pub const PEER: &str = "10.88.0.254";
+
+/// What runs as the first process of a host, with the host's name and address, the layer's folder and the images as
+/// its arguments.
+const FIRST: &str = include_str!("../images/tier2-init");
+
+const HOSTS: [(u8, &str); 2] = [(1, "src"), (2, "dst")];
+
+/// A namespaced host.
+#[derive(Debug, Clone)]
+pub struct Node {
+    name: &'static str,
+    address: String,
+    namespace: String,
+    /// The first process of the host, as this machine counts.
+    pid: u32,
+}
+
+impl Node {
+    fn new(place: &Place, name: &'static str, number: u8, pid: u32) -> Self {
+        Self { name, address: format!("10.78.0.{number}"), namespace: place.namespace(name), pid }
+    }
+
+    /// Name of the host's network namespace.
+    #[must_use]
+    pub fn netns(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Makes libvirtd see a hook that was installed since it started: it looks for hooks at its start and on SIGHUP.
+    ///
+    /// # Errors
+    /// libvirtd does not run.
+    pub fn reload_libvirt(&self) -> Result<()> {
+        self.ok("kill -HUP $(cat /run/libvirtd.pid)")?;
+        Ok(())
+    }
+}
+
+impl Machine for Node {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid.to_string(), "-m", "-n", "-u", "-i", "-p", "--root", "--wd=/root", "--"]);
+        command.args(["/usr/bin/env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"]);
+        command.args(["/bin/bash", "-c", script]);
+        command
+    }
+}
+
+/// Two namespaced hosts and a traffic peer. Dropped, it ends all that it has started.
+#[derive(Debug)]
+pub struct Pair {
+    nodes: Vec<Node>,
+    peer: Namespace,
+    place: Place,
+    /// Held by whoever answers for the end.
+    owner: Option<Lock>,
+}
+
+impl Pair {
+    /// Brings both hosts up afresh: builds what is missing, and ends a pair that is still up.
+    ///
+    /// # Errors
+    /// Something cannot be built or started; the error says what.
+    pub fn up() -> Result<Self> {
+        let start = Instant::now();
+        cache::artifact("packages")?;
+        let [rootfs, guest, identity] = ["rootfs", "guest", "identity"].map(cache::artifact);
+        let images = Images { rootfs: rootfs?, guest: guest?, identity: identity? };
+        let place = Place::new("2")?;
+        let owner = place.take(Duration::from_secs(1800))?;
+        let mut pair = Self { nodes: Vec::new(), peer: peer(&place), place, owner: Some(owner) };
+        network(&pair.place)?;
+        let ledger = pair.place.ledger()?;
+        for (number, name) in HOSTS {
+            let node = start_node(&pair.place, name, number, &images, &ledger)?;
+            pair.nodes.push(node);
+        }
+        for node in &pair.nodes {
+            node.until("libvirtd", "virsh -q list", Duration::from_secs(60))
+                .with_context(|| format!("its log is in {}", log(&pair.place, node.name).display()))?;
+        }
+        progress(&format!("both namespaced hosts are up after {:.1} s", start.elapsed().as_secs_f64()));
+        Ok(pair)
+    }
+
+    /// Finds the pair that another process has left up. It stays up when this is dropped.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn attach() -> Result<Self> {
+        let place = Place::new("2")?;
+        if !place.is_up()? {
+            bail!("tier 2 is not up; `hybond-lab tier2 up` brings it up");
+        }
+        let mut nodes = Vec::new();
+        for (number, name) in HOSTS {
+            let pid = fs::read_to_string(place.run().join(name).with_extension("pid"))?.parse()?;
+            nodes.push(Node::new(&place, name, number, pid));
+        }
+        Ok(Self { nodes, peer: peer(&place), place, owner: None })
+    }
+
+    /// Leaves the pair up: for [`Pair::attach`] in another process.
+    pub fn leave(mut self) {
+        self.owner = None;
+    }
+
+    /// Host `src` or `dst`.
+    ///
+    /// # Panics
+    /// For any other name: the caller's text is wrong.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Node {
+        match self.nodes.iter().find(|node| node.name == name) {
+            Some(node) => node,
+            None => panic!("tier 2 has hosts src and dst, not {name}"),
+        }
+    }
+
+    /// Both hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The traffic peer: a namespace on the data network, with the addresses [`PEER`] and fd88::fe.
+    #[must_use]
+    pub fn peer(&self) -> &Namespace {
+        &self.peer
+    }
+
+    /// Ends both hosts and what runs in them.
+    ///
+    /// # Errors
+    /// A process or a namespace cannot be removed.
+    pub fn down(mut self) -> Result<()> {
+        self.owner = None;
+        self.place.clear()
+    }
+
+    /// Ends what an interrupted run has left.
+    ///
+    /// # Errors
+    /// A process or a namespace cannot be removed.
+    pub fn clear() -> Result<()> {
+        Place::new("2")?.release()
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if self.owner.is_some() {
+            if let Err(error) = self.place.clear() {
+                progress(&format!("the pair is not all gone: {error:#}"));
+            }
+        }
+    }
+}
+
+fn peer(place: &Place) -> Namespace {
+    Namespace::new("peer", PEER, &place.namespace("peer"))
+}
+
+struct Images {
+    rootfs: PathBuf,
+    guest: PathBuf,
+    identity: PathBuf,
+}
+
+fn log(place: &Place, name: &str) -> PathBuf {
+    place.run().join(format!("{name}.log"))
+}
+
+fn start_node(place: &Place, name: &'static str, number: u8, images: &Images, ledger: &Ledger) -> Result<Node> {
+    let folder = place.run().join(name);
+    fs::create_dir_all(&folder)?;
+    let script = place.run().join("init");
+    fs::write(&script, FIRST)?;
+    let namespace = place.namespace(name);
+    let log = File::create(log(place, name))?;
+    // The layer below must stay for as long as the host lives: its lock is inherited.
+    let mut first = net::command(&namespace, "flock");
+    first.args(["--shared"]).arg(&images.rootfs);
+    first.args(["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "/bin/bash"]).arg(&script);
+    first.args([name, &number.to_string()]).arg(&folder);
+    first.arg(images.rootfs.join("root")).arg(&images.guest).arg(&images.identity).arg(GUEST_FILES);
+    first.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let first = first.spawn().context("cannot start a namespaced host")?;
+    ledger.add(first.id(), &script.display().to_string())?;
+    let pid = process::until(&format!("first process of {name}"), Duration::from_secs(20), || {
+        // flock's child is unshare, and unshare's is the first process of the new process namespace.
+        let Some(unshare) = child_of(first.id())? else { return Ok(None) };
+        let Some(init) = child_of(unshare)? else { return Ok(None) };
+        Ok(Path::new(&format!("/proc/{init}/root/run/lab/ready")).exists().then_some(init))
+    })
+    .with_context(|| format!("its log: {}", fs::read_to_string(self::log(place, name)).unwrap_or_default()))?;
+    ledger.add(pid, &script.display().to_string())?;
+    fs::write(folder.with_extension("pid"), pid.to_string())?;
+    Ok(Node::new(place, name, number, pid))
+}
+
+fn child_of(pid: u32) -> Result<Option<u32>> {
+    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
+        Ok(children) => Ok(children.split_whitespace().next().and_then(|child| child.parse().ok())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!("process {pid} has ended"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Management and data network in a namespace of their own, with two hosts and a peer on them.
+fn network(place: &Place) -> Result<()> {
+    let [net, peer, src, dst] = ["net", "peer", "src", "dst"].map(|name| place.namespace(name));
+    place.namespaces().add(&[&net, &peer, &src, &dst])?;
+    net::bridge(&net, "br-mgmt")?;
+    net::bridge(&net, "br-data")?;
+    for (number, host) in [(1, &src), (2, &dst)] {
+        for (port, link, bridge) in [("m", "mg0", "br-mgmt"), ("p", PF, "br-data"), ("u", "up0", "br-data")] {
+            net::ip(&net, &format!("link add {port}{number} type veth peer name {link} netns {host}"))?;
+            net::plug(&net, &format!("{port}{number}"), bridge)?;
+        }
+        net::ip(host, &format!("addr add 10.78.0.{number}/24 dev mg0"))?;
+        net::ip(host, "link set mg0 up")?;
+        net::ip(host, &format!("link set {PF} address 02:88:00:00:1{number}:00 up"))?;
+        net::bridge(host, BRIDGE)?;
+        net::plug(host, "up0", BRIDGE)?;
+    }
+    net::peer(&net, &peer, PEER)
+}
