@@ -4,6 +4,9 @@ set -euo pipefail
 . "$(dirname "$0")/../dev/lib.sh"
 cd "$top"
 
+# The same for both builds, whatever is committed in between.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
 packaging/deb/build.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -174,7 +177,9 @@ check "files of a host" has hybond 644 \
 check "hook is in place" hook_is_linked
 check "program of a guest" has hybond-agent 755 /usr/sbin/hybond-agent
 check "files of a guest" has hybond-agent 644 \
-    /usr/lib/systemd/system/hybond-agent.service /usr/share/man/man8/hybond-agent.8.gz
+    /usr/lib/systemd/system/hybond-agent.service /usr/lib/systemd/network/10-hybond-{primary,standby}.network \
+    /usr/lib/udev/rules.d/71-hybond-agent.rules /usr/lib/NetworkManager/conf.d/90-hybond-agent.conf \
+    /usr/share/man/man8/hybond-agent.8.gz
 check "owners, host" owned_by_root "$host"
 check "owners, guest" owned_by_root "$guest"
 check "modes, host" nothing_loose "$work/hybond"

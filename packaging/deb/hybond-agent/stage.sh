@@ -5,15 +5,16 @@ stage=$out/hybond-agent
 put 755 "$agent" /usr/sbin/hybond-agent
 bounded "$agent" "$agent_limit"
 # By kind, so that a file which the agent gains is not forgotten here.
-while IFS= read -r file; do
+for file in guest-agent/system/*; do
     name=${file##*/}
     case $name in
     *.service) put 644 "$file" "/usr/lib/systemd/system/$name" ;;
+    *.network) put 644 "$file" "/usr/lib/systemd/network/$name" ;;
     *.rules) put 644 "$file" "/usr/lib/udev/rules.d/$name" ;;
-    *.link | *.network | *.netdev) put 644 "$file" "/usr/lib/systemd/network/$name" ;;
     *.conf) put 644 "$file" "/usr/lib/NetworkManager/conf.d/$name" ;;
+    *) die "where does $file go? Say so in packaging/deb/hybond-agent/stage.sh" ;;
     esac
-done < <(git ls-files guest-agent | grep -v '^guest-agent/\(src\|tests\)/')
+done
 put_man packaging/man/hybond-agent.8
 put_doc hybond-agent
 
