@@ -82,7 +82,11 @@ pub fn lock(path: &Path, what: &str, patience: Duration) -> Result<Lock> {
             told = true;
         }
         if start.elapsed() > patience {
-            bail!("{what} has been in use for {} s; see who holds {}", patience.as_secs(), path.display());
+            bail!(
+                "{what} has been in use for {} s; see who holds {}",
+                patience.as_secs(),
+                path.display()
+            );
         }
         std::thread::sleep(Duration::from_millis(500));
     }
@@ -107,7 +111,9 @@ pub fn prune(name: &str, keep: Option<&Path>) -> Result<()> {
     let prefix = format!("{name}-");
     for entry in fs::read_dir(root()).context("cannot list the cache")? {
         let path = entry?.path();
-        let ours = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix));
+        let ours = path
+            .file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with(&prefix));
         if !ours || keep == Some(path.as_path()) || !path.is_dir() {
             continue;
         }

@@ -46,7 +46,11 @@ impl Clock {
             .with_context(|| format!("cannot ask {} for its time", machine.name()))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("no pipe")?;
-        Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
+        Ok(Self {
+            child,
+            stdin,
+            stdout: BufReader::new(stdout),
+        })
     }
 
     /// The best of a number of round trips: the shortest has the least room for an error.
@@ -105,5 +109,7 @@ impl Drop for Clock {
 
 fn now() -> i128 {
     // Before 1970 there was no lab.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as i128)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_nanos() as i128)
 }

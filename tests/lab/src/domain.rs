@@ -44,12 +44,33 @@ impl Domain {
         }
     }
 
+    /// The usual guest of tier 2: the same without KVM and huge pages, on that tier's PF.
+    #[must_use]
+    pub fn emulated(name: &str) -> Self {
+        Self {
+            kvm: false,
+            huge_pages: false,
+            ..Self::new(name, crate::tier2::PF)
+        }
+    }
+
     /// What `virsh define` takes.
     #[must_use]
     pub fn xml(&self) -> String {
-        let Self { name, uuid, kernel_arguments, initramfs, memory, .. } = self;
+        let Self {
+            name,
+            uuid,
+            kernel_arguments,
+            initramfs,
+            memory,
+            ..
+        } = self;
         let virt = if self.kvm { "kvm" } else { "qemu" };
-        let backing = if self.huge_pages { "\n  <memoryBacking>\n    <hugepages/>\n  </memoryBacking>" } else { "" };
+        let backing = if self.huge_pages {
+            "\n  <memoryBacking>\n    <hugepages/>\n  </memoryBacking>"
+        } else {
+            ""
+        };
         let mut nics = String::new();
         for (mac, pf) in &self.nics {
             // Writing to a String cannot fail.

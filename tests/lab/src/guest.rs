@@ -97,7 +97,12 @@ impl Guest {
     pub fn ok(&self, host: &impl Machine, line: &str) -> Result<String> {
         let output = self.run_within(host, line, Duration::from_secs(60))?;
         if !output.success() {
-            bail!("guest {}: \"{line}\" ended with {}: {}", self.domain, output.status, output.stdout.trim());
+            bail!(
+                "guest {}: \"{line}\" ended with {}: {}",
+                self.domain,
+                output.status,
+                output.stdout.trim()
+            );
         }
         Ok(output.stdout)
     }
@@ -122,7 +127,11 @@ impl Guest {
                             text.pop();
                         }
                         let status = status.trim().parse().context("exit status")?;
-                        return Ok(Output { status, stdout: std::mem::take(text), stderr: String::new() });
+                        return Ok(Output {
+                            status,
+                            stdout: std::mem::take(text),
+                            stderr: String::new(),
+                        });
                     }
                     None => {
                         text.push_str(&line);

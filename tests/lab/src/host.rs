@@ -2,9 +2,9 @@
 
 use crate::clock::{Clock, Offset};
 use crate::machine::Machine;
+use crate::net;
 use crate::process::{self, Ledger, run_ok};
 use crate::qmp::Qmp;
-use crate::net;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::fs;
@@ -32,8 +32,18 @@ pub struct Layout {
 
 /// The hosts of tier 3.
 pub const LAYOUTS: [Layout; 2] = [
-    Layout { name: "src", id: 1, slots: [1, 2], empty_ports: 0 },
-    Layout { name: "dst", id: 2, slots: [5, 6], empty_ports: 2 },
+    Layout {
+        name: "src",
+        id: 1,
+        slots: [1, 2],
+        empty_ports: 0,
+    },
+    Layout {
+        name: "dst",
+        id: 2,
+        slots: [5, 6],
+        empty_ports: 2,
+    },
 ];
 
 impl Layout {
@@ -43,14 +53,23 @@ impl Layout {
         let mut arguments: Vec<String> = Vec::new();
         let mut add = |text: String| arguments.extend(text.split_whitespace().map(str::to_owned));
         // QEMU emulates AMD's SVM under TCG, not Intel's VMX: with it, guests in the host run by nested KVM.
-        add(format!("-name hb3-{name} -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu max -smp 2 -m 2048"));
-        add(format!("-uuid 00000000-1111-2222-3333-00000000000{id} -nodefaults -display none"));
+        add(format!(
+            "-name hb3-{name} -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu max -smp 2 -m 2048"
+        ));
+        add(format!(
+            "-uuid 00000000-1111-2222-3333-00000000000{id} -nodefaults -display none"
+        ));
         // VFIO needs caching-mode; interrupts of VFs are safe only with remapping.
         add("-device intel-iommu,intremap=on,caching-mode=on".into());
         add("-device virtio-blk-pci,drive=disk".into());
-        add(format!("-device virtio-net-pci,netdev=management,mac=02:77:00:00:00:0{id},romfile="));
+        add(format!(
+            "-device virtio-net-pci,netdev=management,mac=02:77:00:00:00:0{id},romfile="
+        ));
         for port in 0..self.empty_ports {
-            add(format!("-device pcie-root-port,id=empty{port},chassis={0},slot={0},addr=0x1{port}", 20 + port));
+            add(format!(
+                "-device pcie-root-port,id=empty{port},chassis={0},slot={0},addr=0x1{port}",
+                20 + port
+            ));
         }
         for (index, slot) in self.slots.iter().enumerate() {
             let addr = 0x10 + usize::from(self.empty_ports) + index;
@@ -67,7 +86,11 @@ impl Layout {
     }
 
     pub(crate) fn taps(&self) -> [String; 3] {
-        [format!("m-{}", self.name), format!("d-{}0", self.name), format!("d-{}1", self.name)]
+        [
+            format!("m-{}", self.name),
+            format!("d-{}0", self.name),
+            format!("d-{}1", self.name),
+        ]
     }
 }
 
@@ -113,7 +136,9 @@ impl Host {
     /// # Errors
     /// The host has no such PF.
     pub fn vfs(&self, pf: &str) -> Result<Vec<String>> {
-        let listing = self.ok(&format!("for l in /sys/class/net/{pf}/device/virtfn*; do basename $(readlink $l); done"))?;
+        let listing = self.ok(&format!(
+            "for l in /sys/class/net/{pf}/device/virtfn*; do basename $(readlink $l); done"
+        ))?;
         Ok(listing.lines().map(str::to_owned).collect())
     }
 
@@ -162,16 +187,25 @@ impl Host {
             Start::Restore(state) => (state.with_extension("qcow2"), "qcow2"),
         };
         let mut create = Command::new("qemu-img");
-        create.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(backing).arg(&disk);
+        create
+            .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
+            .arg(backing)
+            .arg(&disk);
         run_ok(&mut create)?;
 
         let file = |extension| self.file(extension).display().to_string();
         let mut qemu = net::command(&self.namespace, "qemu-system-x86_64");
         qemu.args(self.layout.machine());
-        qemu.arg("-kernel").arg(images.join("vmlinuz")).arg("-initrd").arg(images.join("initrd"));
+        qemu.arg("-kernel")
+            .arg(images.join("vmlinuz"))
+            .arg("-initrd")
+            .arg(images.join("initrd"));
         qemu.args(["-append", &self.kernel_command_line()]);
         // Nothing of a run outlives it, so nothing has to reach the real disk.
-        qemu.args(["-drive", &format!("file={},if=none,id=disk,cache=unsafe", disk.display())]);
+        qemu.args([
+            "-drive",
+            &format!("file={},if=none,id=disk,cache=unsafe", disk.display()),
+        ]);
         for (id, tap) in ["management", "pf0", "pf1"].iter().zip(self.layout.taps()) {
             qemu.args(["-netdev", &format!("tap,id={id},ifname={tap},script=no,downscript=no")]);
         }
@@ -185,12 +219,18 @@ impl Host {
         if !output.success() {
             bail!("QEMU of {} does not start: {}", self.layout.name, output.stderr.trim());
         }
-        let pid = fs::read_to_string(self.file("pid"))?.trim().parse().context("QEMU's pid file")?;
+        let pid = fs::read_to_string(self.file("pid"))?
+            .trim()
+            .parse()
+            .context("QEMU's pid file")?;
         ledger.add(pid, &file("qmp"))?;
 
         if let Start::Restore(state) = start {
             let mut qmp = self.qmp()?;
-            qmp.execute("migrate-incoming", json!({ "uri": format!("file:{}", state.display()) }))?;
+            qmp.execute(
+                "migrate-incoming",
+                json!({ "uri": format!("file:{}", state.display()) }),
+            )?;
             qmp.finish_migration(Duration::from_secs(120))?;
             qmp.execute("cont", json!({}))?;
         }
@@ -229,8 +269,10 @@ impl Host {
         qmp.execute("quit", json!({}))?;
         let pid = fs::read_to_string(self.file("pid")).unwrap_or_default();
         // QEMU removes its pid file last of all.
-        process::until("end of QEMU", Duration::from_secs(30), || Ok((!self.file("pid").exists()).then_some(())))
-            .with_context(|| format!("process {}", pid.trim()))?;
+        process::until("end of QEMU", Duration::from_secs(30), || {
+            Ok((!self.file("pid").exists()).then_some(()))
+        })
+        .with_context(|| format!("process {}", pid.trim()))?;
         fs::rename(self.file("qcow2"), state.with_extension("qcow2")).context("cannot keep the disk")
     }
 
@@ -244,25 +286,36 @@ impl Host {
         // A process of its own, without our pipes: a client that turns into the master keeps the ends of its pipes open
         // for as long as the connection lives, and whoever reads them waits for as long.
         let mut running: Option<Child> = None;
-        process::until(&format!("ssh to {}", self.layout.name), Duration::from_secs(240), || {
-            if socket.exists() {
-                return Ok(Some(()));
-            }
-            let ended = match &mut running {
-                Some(master) => master.try_wait()?.is_some(),
-                None => true,
-            };
-            // A host that is busy may drop the connection before it has finished the key exchange.
-            if ended {
-                let mut master = self.ssh();
-                master.args(["-M", "-N", "-E"]).arg(self.file("ssh.log")).arg(self.target());
-                master.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                let master = master.spawn()?;
-                ledger.add(master.id(), &socket.display().to_string())?;
-                running = Some(master);
-            }
-            Ok(None)
-        })
+        process::until(
+            &format!("ssh to {}", self.layout.name),
+            Duration::from_secs(240),
+            || {
+                if socket.exists() {
+                    return Ok(Some(()));
+                }
+                let ended = match &mut running {
+                    Some(master) => master.try_wait()?.is_some(),
+                    None => true,
+                };
+                // A host that is busy may drop the connection before it has finished the key exchange.
+                if ended {
+                    let mut master = self.ssh();
+                    master
+                        .args(["-M", "-N", "-E"])
+                        .arg(self.file("ssh.log"))
+                        .arg(self.target());
+                    master
+                        .process_group(0)
+                        .stdin(Stdio::null())
+                        .stdout(Stdio::null())
+                        .stderr(Stdio::null());
+                    let master = master.spawn()?;
+                    ledger.add(master.id(), &socket.display().to_string())?;
+                    running = Some(master);
+                }
+                Ok(None)
+            },
+        )
         .with_context(|| format!("what ssh says is in {}", self.file("ssh.log").display()))?;
         self.look()
     }
@@ -292,8 +345,20 @@ impl Host {
 
     fn ssh(&self) -> Command {
         let mut ssh = net::command(&self.namespace, "ssh");
-        ssh.args(["-F", "none", "-o", "ConnectTimeout=60", "-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-        ssh.args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(self.identity.join("id"));
+        ssh.args([
+            "-F",
+            "none",
+            "-o",
+            "ConnectTimeout=60",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]);
+        ssh.args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"])
+            .arg(self.identity.join("id"));
         ssh.arg("-S").arg(self.file("ssh"));
         ssh
     }
@@ -310,7 +375,10 @@ impl Machine for Host {
 
     fn command(&self, script: &str) -> Command {
         let mut ssh = self.ssh();
-        ssh.args(["-o", "ControlMaster=no"]).arg(self.target()).arg("--").arg(script);
+        ssh.args(["-o", "ControlMaster=no"])
+            .arg(self.target())
+            .arg("--")
+            .arg(script);
         ssh
     }
 }

@@ -30,7 +30,21 @@ fn append(image: &mut Vec<u8>, inode: u32, name: &str, mode: u32, content: &[u8]
     fill(image);
     let links = 1;
     // inode, mode, uid, gid, links, mtime, size, device major and minor, rdev major and minor, length of name, check
-    let fields = [inode, mode, 0, 0, links, 0, content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+    let fields = [
+        inode,
+        mode,
+        0,
+        0,
+        links,
+        0,
+        content.len() as u32,
+        0,
+        0,
+        0,
+        0,
+        name.len() as u32 + 1,
+        0,
+    ];
     image.extend_from_slice(b"070701");
     for field in fields {
         image.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -54,9 +68,16 @@ mod tests {
         let mut archive = Vec::new();
         append(&mut archive, 1, "sbin/hybond-agent", 0o100_755, b"\x7fELF odd");
         append(&mut archive, 2, "TRAILER!!!", 0, &[]);
-        let list = process::run(Command::new("cpio").args(["-itv", "--quiet"]), Some(&archive), Duration::from_secs(10))
-            .expect("cpio runs");
+        let list = process::run(
+            Command::new("cpio").args(["-itv", "--quiet"]),
+            Some(&archive),
+            Duration::from_secs(10),
+        )
+        .expect("cpio runs");
         assert!(list.success(), "{}", list.stderr);
-        assert!(list.stdout.contains("-rwxr-xr-x") && list.stdout.contains("8 Jan  1  1970 sbin/hybond-agent"), "{list:?}");
+        assert!(
+            list.stdout.contains("-rwxr-xr-x") && list.stdout.contains("8 Jan  1  1970 sbin/hybond-agent"),
+            "{list:?}"
+        );
     }
 }

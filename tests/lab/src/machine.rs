@@ -1,7 +1,7 @@
 //! What tests do with a host, whichever tier it is of.
 
-pub use crate::process::Output;
 use crate::process;
+pub use crate::process::Output;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,12 @@ pub trait Machine {
     fn ok(&self, script: &str) -> Result<String> {
         let output = self.run(script)?;
         if !output.success() {
-            bail!("on {}: \"{script}\" ended with {}: {}", self.name(), output.status, output.stderr.trim());
+            bail!(
+                "on {}: \"{script}\" ended with {}: {}",
+                self.name(),
+                output.status,
+                output.stderr.trim()
+            );
         }
         Ok(output.stdout)
     }
@@ -97,7 +102,12 @@ pub trait Machine {
         );
         let output = self.run_within(&loops, limit + Duration::from_secs(60))?;
         if !output.success() {
-            bail!("{what} on {}: not within {} s: {}", self.name(), limit.as_secs(), output.stderr.trim());
+            bail!(
+                "{what} on {}: not within {} s: {}",
+                self.name(),
+                limit.as_secs(),
+                output.stderr.trim()
+            );
         }
         Ok(output.stdout)
     }
@@ -113,7 +123,11 @@ pub struct Namespace {
 
 impl Namespace {
     pub(crate) fn new(name: &str, address: &str, namespace: &str) -> Self {
-        Self { name: name.into(), address: address.into(), namespace: namespace.into() }
+        Self {
+            name: name.into(),
+            address: address.into(),
+            namespace: namespace.into(),
+        }
     }
 
     /// What `ip netns exec` takes.

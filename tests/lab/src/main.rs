@@ -15,7 +15,7 @@ usage: hybond-lab up                      restore (or first build) the two emula
        hybond-lab ssh HOST [COMMAND…]     a command on src, dst or peer; without one, a shell
        hybond-lab guest DOMAIN COMMAND…   a command in a guest, on whichever host it runs
        hybond-lab guest-image [--agent FILE] [--probe FILE] -o FILE
-                                          initramfs of the guest with these programs
+                                          the initramfs of the guest with these programs
        hybond-lab domain NAME PF [KERNEL-ARGUMENT…]
                                           XML of a guest with a virtio NIC on PF, for virsh define
        hybond-lab iommufd                 put the rebuilt iommufd and VFIO modules on the running hosts
@@ -36,7 +36,9 @@ fn main() -> ExitCode {
         ["guest", domain, command @ ..] => guest(domain, command),
         ["guest-image", rest @ ..] => guest_image(rest),
         ["domain", name, pf, arguments @ ..] => domain(name, pf, arguments),
-        ["iommufd"] => Lab::attach().and_then(|lab| lab.load_iommufd()).map(|()| ExitCode::SUCCESS),
+        ["iommufd"] => Lab::attach()
+            .and_then(|lab| lab.load_iommufd())
+            .map(|()| ExitCode::SUCCESS),
         ["tier2", "up"] => Pair::up().map(Pair::leave).map(|()| ExitCode::SUCCESS),
         ["tier2", "down"] => Pair::clear().map(|()| ExitCode::SUCCESS),
         ["tier2", "ssh", host, command @ ..] => Pair::attach().and_then(|pair| match *host {
@@ -61,7 +63,14 @@ fn status() -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     for host in lab.hosts() {
         let clock = host.clock_offset()?;
-        writeln!(out, "{} {}: clock {:+.2} ms (± {:.2})", host.name(), host.address(), clock.offset_ms, clock.error_ms)?;
+        writeln!(
+            out,
+            "{} {}: clock {:+.2} ms (± {:.2})",
+            host.name(),
+            host.address(),
+            clock.offset_ms,
+            clock.error_ms
+        )?;
         for pf in host.pfs() {
             writeln!(out, "  {pf}: VFs {}", host.vfs(pf)?.join(" "))?;
         }
@@ -80,16 +89,29 @@ fn ssh(host: &str, command: &[&str]) -> Result<ExitCode> {
 }
 
 fn interact(machine: &impl Machine, command: &[&str]) -> Result<ExitCode> {
-    let script = if command.is_empty() { "exec bash -i".to_owned() } else { command.join(" ") };
-    let status = machine.command(&script).stdin(Stdio::inherit()).status().context("cannot start it")?;
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    let script = if command.is_empty() {
+        "exec bash -i".to_owned()
+    } else {
+        command.join(" ")
+    };
+    let status = machine
+        .command(&script)
+        .stdin(Stdio::inherit())
+        .status()
+        .context("cannot start it")?;
+    Ok(ExitCode::from(
+        status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
+    ))
 }
 
 fn guest(domain: &str, command: &[&str]) -> Result<ExitCode> {
     let lab = Lab::attach()?;
     let guest = Guest::new(domain);
     for host in lab.hosts() {
-        if !host.run(&format!("virsh domstate {domain} | grep -q running"))?.success() {
+        if !host
+            .run(&format!("virsh domstate {domain} | grep -q running"))?
+            .success()
+        {
             continue;
         }
         let output = guest.run_within(host, &command.join(" "), Duration::from_secs(60))?;

@@ -77,7 +77,10 @@ pub fn command(name: &str, program: &str) -> Command {
 /// # Errors
 /// With what `ip` says.
 pub fn bridge(namespace: &str, name: &str) -> Result<()> {
-    ip(namespace, &format!("link add {name} type bridge forward_delay 0 mcast_snooping 0"))?;
+    ip(
+        namespace,
+        &format!("link add {name} type bridge forward_delay 0 mcast_snooping 0"),
+    )?;
     // The bridge itself is no host on this network.
     sysctl(namespace, &format!("net.ipv6.conf.{name}.disable_ipv6=1"))?;
     ip(namespace, &format!("link set {name} up"))?;
@@ -113,7 +116,11 @@ pub fn peer(net: &str, peer: &str, address: &str) -> Result<()> {
 /// # Errors
 /// The kernel does not have it.
 pub fn sysctl(namespace: &str, setting: &str) -> Result<()> {
-    let output = process::run(command(namespace, "sysctl").args(["-qw", setting]), None, std::time::Duration::from_secs(10))?;
+    let output = process::run(
+        command(namespace, "sysctl").args(["-qw", setting]),
+        None,
+        std::time::Duration::from_secs(10),
+    )?;
     anyhow::ensure!(output.success(), "sysctl {setting}: {}", output.stderr.trim());
     Ok(())
 }

@@ -44,10 +44,14 @@ pub fn run(command: &mut Command, input: Option<&[u8]>, limit: Duration) -> Resu
     // Each stream has a thread: a command that fills one pipe while we read the other would never end.
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let feeder = child.stdin.take().zip(input.map(<[u8]>::to_vec)).map(|(mut stdin, bytes)| {
-        // A command that does not read its input to the end is judged by its exit status.
-        thread::spawn(move || std::io::Write::write_all(&mut stdin, &bytes).ok())
-    });
+    let feeder = child
+        .stdin
+        .take()
+        .zip(input.map(<[u8]>::to_vec))
+        .map(|(mut stdin, bytes)| {
+            // A command that does not read its input to the end is judged by its exit status.
+            thread::spawn(move || std::io::Write::write_all(&mut stdin, &bytes).ok())
+        });
     let status = wait(&mut child, limit).with_context(|| format!("{name} was ended"))?;
     if let Some(feeder) = feeder {
         feeder.join().ok();
@@ -56,7 +60,11 @@ pub fn run(command: &mut Command, input: Option<&[u8]>, limit: Duration) -> Resu
         let bytes = thread.join().unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    Ok(Output { status: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) })
+    Ok(Output {
+        status: status.code().unwrap_or(-1),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    })
 }
 
 /// Runs a command that must succeed, and answers what it printed.
@@ -207,7 +215,10 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "cat; head -c 300000 /dev/zero | tr '\\0' x >&2; exit 3"]);
         let output = run(&mut command, Some(&[b'y'; 200_000]), Duration::from_secs(20)).expect("runs");
-        assert_eq!((output.status, output.stdout.len(), output.stderr.len()), (3, 200_000, 300_000));
+        assert_eq!(
+            (output.status, output.stdout.len(), output.stderr.len()),
+            (3, 200_000, 300_000)
+        );
     }
 
     #[test]
@@ -217,11 +228,16 @@ mod tests {
         let mut recorded = Command::new("sleep").arg("61.5").spawn().expect("starts");
         let mut reused = Command::new("sleep").arg("62.5").spawn().expect("starts");
         ledger.add(recorded.id(), "sleep 61.5").expect("recorded");
-        ledger.add(reused.id(), "qemu-system-x86_64 of an earlier run").expect("recorded");
+        ledger
+            .add(reused.id(), "qemu-system-x86_64 of an earlier run")
+            .expect("recorded");
         let reaper = thread::spawn(move || recorded.wait());
         ledger.end_all().expect("ended");
         assert!(!reaper.join().expect("joined").expect("waited").success());
-        assert!(reused.try_wait().expect("waited").is_none(), "another's process was ended");
+        assert!(
+            reused.try_wait().expect("waited").is_none(),
+            "another's process was ended"
+        );
         reused.kill().expect("killed");
         reused.wait().expect("waited");
         fs::remove_dir_all(folder).expect("removed");

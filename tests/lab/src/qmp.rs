@@ -22,7 +22,9 @@ impl Qmp {
         let stream =
             UnixStream::connect(socket).with_context(|| format!("QEMU does not listen at {}", socket.display()))?;
         stream.set_read_timeout(Some(limit))?;
-        let mut qmp = Self { stream: BufReader::new(stream) };
+        let mut qmp = Self {
+            stream: BufReader::new(stream),
+        };
         qmp.read().context("no greeting: is another client connected?")?;
         qmp.execute("qmp_capabilities", json!({}))?;
         Ok(qmp)
@@ -56,7 +58,12 @@ impl Qmp {
             match answer["status"].as_str() {
                 Some("completed") => Ok(Some(())),
                 Some("failed" | "cancelled") => {
-                    bail!("QEMU: {}", answer["error-desc"].as_str().unwrap_or("the migration failed, without a reason"))
+                    bail!(
+                        "QEMU: {}",
+                        answer["error-desc"]
+                            .as_str()
+                            .unwrap_or("the migration failed, without a reason")
+                    )
                 }
                 _ => Ok(None),
             }

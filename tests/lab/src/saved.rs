@@ -32,7 +32,11 @@ pub(crate) fn folder(disk: &Path) -> Result<PathBuf> {
 
 /// Boots the hosts and saves them in `folder`. The network is up.
 pub(crate) fn build(folder: &Path, disk: &Path, hosts: &mut [Host], ledger: &Ledger) -> Result<()> {
-    let _lock = cache::lock(&cache::root().join("saved.lock"), "the saved state", Duration::from_secs(1800))?;
+    let _lock = cache::lock(
+        &cache::root().join("saved.lock"),
+        "the saved state",
+        Duration::from_secs(1800),
+    )?;
     if folder.exists() {
         return Ok(());
     }
@@ -76,7 +80,11 @@ pub(crate) fn each<T: Send>(hosts: &[Host], work: impl Fn(&Host) -> Result<T> + 
         let threads: Vec<_> = hosts.iter().map(|host| scope.spawn(|| work(host))).collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread of the lab panicked")))
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| anyhow::bail!("a thread of the lab panicked"))
+            })
             .collect()
     })
 }

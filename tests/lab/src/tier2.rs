@@ -42,7 +42,12 @@ pub struct Node {
 
 impl Node {
     fn new(place: &Place, name: &'static str, number: u8, pid: u32) -> Self {
-        Self { name, address: format!("10.78.0.{number}"), namespace: place.namespace(name), pid }
+        Self {
+            name,
+            address: format!("10.78.0.{number}"),
+            namespace: place.namespace(name),
+            pid,
+        }
     }
 
     /// Name of the host's network namespace.
@@ -72,8 +77,25 @@ impl Machine for Node {
 
     fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.pid.to_string(), "-m", "-n", "-u", "-i", "-p", "--root", "--wd=/root", "--"]);
-        command.args(["/usr/bin/env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"]);
+        command.args([
+            "-t",
+            &self.pid.to_string(),
+            "-m",
+            "-n",
+            "-u",
+            "-i",
+            "-p",
+            "--root",
+            "--wdns=/root",
+            "--",
+        ]);
+        command.args([
+            "/usr/bin/env",
+            "-i",
+            "HOME=/root",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL=C",
+        ]);
         command.args(["/bin/bash", "-c", script]);
         command
     }
@@ -98,10 +120,19 @@ impl Pair {
         let start = Instant::now();
         cache::artifact("packages")?;
         let [rootfs, guest, identity] = ["rootfs", "guest", "identity"].map(cache::artifact);
-        let images = Images { rootfs: rootfs?, guest: guest?, identity: identity? };
+        let images = Images {
+            rootfs: rootfs?,
+            guest: guest?,
+            identity: identity?,
+        };
         let place = Place::new("2")?;
         let owner = place.take(Duration::from_secs(1800))?;
-        let mut pair = Self { nodes: Vec::new(), peer: peer(&place), place, owner: Some(owner) };
+        let mut pair = Self {
+            nodes: Vec::new(),
+            peer: peer(&place),
+            place,
+            owner: Some(owner),
+        };
         network(&pair.place)?;
         let ledger = pair.place.ledger()?;
         for (number, name) in HOSTS {
@@ -112,7 +143,10 @@ impl Pair {
             node.until("libvirtd", "virsh -q list", Duration::from_secs(60))
                 .with_context(|| format!("its log is in {}", log(&pair.place, node.name).display()))?;
         }
-        progress(&format!("both namespaced hosts are up after {:.1} s", start.elapsed().as_secs_f64()));
+        progress(&format!(
+            "both namespaced hosts are up after {:.1} s",
+            start.elapsed().as_secs_f64()
+        ));
         Ok(pair)
     }
 
@@ -130,7 +164,12 @@ impl Pair {
             let pid = fs::read_to_string(place.run().join(name).with_extension("pid"))?.parse()?;
             nodes.push(Node::new(&place, name, number, pid));
         }
-        Ok(Self { nodes, peer: peer(&place), place, owner: None })
+        Ok(Self {
+            nodes,
+            peer: peer(&place),
+            place,
+            owner: None,
+        })
     }
 
     /// Leaves the pair up: for [`Pair::attach`] in another process.
@@ -214,19 +253,49 @@ fn start_node(place: &Place, name: &'static str, number: u8, images: &Images, le
     // The layer below must stay for as long as the host lives: its lock is inherited.
     let mut first = net::command(&namespace, "flock");
     first.args(["--shared"]).arg(&images.rootfs);
-    first.args(["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "/bin/bash"]).arg(&script);
+    first
+        .args([
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "/bin/bash",
+        ])
+        .arg(&script);
     first.args([name, &number.to_string()]).arg(&folder);
-    first.arg(images.rootfs.join("root")).arg(&images.guest).arg(&images.identity).arg(GUEST_FILES);
-    first.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    first
+        .arg(images.rootfs.join("root"))
+        .arg(&images.guest)
+        .arg(&images.identity)
+        .arg(GUEST_FILES);
+    first
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     let first = first.spawn().context("cannot start a namespaced host")?;
     ledger.add(first.id(), &script.display().to_string())?;
     let pid = process::until(&format!("first process of {name}"), Duration::from_secs(20), || {
         // flock's child is unshare, and unshare's is the first process of the new process namespace.
-        let Some(unshare) = child_of(first.id())? else { return Ok(None) };
-        let Some(init) = child_of(unshare)? else { return Ok(None) };
-        Ok(Path::new(&format!("/proc/{init}/root/run/lab/ready")).exists().then_some(init))
+        let Some(unshare) = child_of(first.id())? else {
+            return Ok(None);
+        };
+        let Some(init) = child_of(unshare)? else {
+            return Ok(None);
+        };
+        Ok(Path::new(&format!("/proc/{init}/root/run/lab/ready"))
+            .exists()
+            .then_some(init))
     })
-    .with_context(|| format!("its log: {}", fs::read_to_string(self::log(place, name)).unwrap_or_default()))?;
+    .with_context(|| {
+        format!(
+            "its log: {}",
+            fs::read_to_string(self::log(place, name)).unwrap_or_default()
+        )
+    })?;
     ledger.add(pid, &script.display().to_string())?;
     fs::write(folder.with_extension("pid"), pid.to_string())?;
     Ok(Node::new(place, name, number, pid))
@@ -248,7 +317,10 @@ fn network(place: &Place) -> Result<()> {
     net::bridge(&net, "br-data")?;
     for (number, host) in [(1, &src), (2, &dst)] {
         for (port, link, bridge) in [("m", "mg0", "br-mgmt"), ("p", PF, "br-data"), ("u", "up0", "br-data")] {
-            net::ip(&net, &format!("link add {port}{number} type veth peer name {link} netns {host}"))?;
+            net::ip(
+                &net,
+                &format!("link add {port}{number} type veth peer name {link} netns {host}"),
+            )?;
             net::plug(&net, &format!("{port}{number}"), bridge)?;
         }
         net::ip(host, &format!("addr add 10.78.0.{number}/24 dev mg0"))?;

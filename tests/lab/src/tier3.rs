@@ -38,7 +38,12 @@ impl Lab {
         let place = Place::new("3")?;
         let owner = place.take(Duration::from_secs(3600))?;
         // From here on, dropping the lab clears up.
-        let mut lab = Self { hosts: hosts(&place, &identity), peer: peer(&place), place, owner: Some(owner) };
+        let mut lab = Self {
+            hosts: hosts(&place, &identity),
+            peer: peer(&place),
+            place,
+            owner: Some(owner),
+        };
         let ledger = lab.place.ledger()?;
         network(&lab.place)?;
         let states = saved::folder(&disk)?;
@@ -81,7 +86,12 @@ impl Lab {
         for host in &mut hosts {
             host.look()?;
         }
-        Ok(Self { hosts, peer: peer(&place), place, owner: None })
+        Ok(Self {
+            hosts,
+            peer: peer(&place),
+            place,
+            owner: None,
+        })
     }
 
     /// Host `src` or `dst`.
@@ -128,7 +138,10 @@ impl Lab {
             for name in names.lines() {
                 host.copy(&folder.join(name), &format!("/var/lib/lab/iommufd/{name}"))?;
             }
-            let inserts: String = names.lines().map(|name| format!("insmod /var/lib/lab/iommufd/{name}\n")).collect();
+            let inserts: String = names
+                .lines()
+                .map(|name| format!("insmod /var/lib/lab/iommufd/{name}\n"))
+                .collect();
             host.ok(&format!(
                 "set -e\nmodprobe -r vfio_pci vfio_iommu_type1 vfio\nmodprobe irqbypass\n{inserts}test -c /dev/iommu"
             ))?;
@@ -172,7 +185,10 @@ impl Drop for Lab {
 
 fn hosts(place: &Place, identity: &Path) -> Vec<Host> {
     let network = place.namespace("net");
-    LAYOUTS.iter().map(|layout| Host::new(*layout, &network, place.run(), identity)).collect()
+    LAYOUTS
+        .iter()
+        .map(|layout| Host::new(*layout, &network, place.run(), identity))
+        .collect()
 }
 
 fn peer(place: &Place) -> Namespace {
