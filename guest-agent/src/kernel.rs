@@ -19,6 +19,7 @@ pub struct Kernel {
     requests: Socket,
     events: Socket,
     state: StateDir,
+    for_udev: bool,
     /// NICs that udev has not named, and since when.
     fresh: BTreeMap<u32, u64>,
 }
@@ -34,11 +35,13 @@ fn because(what: impl FnOnce() -> String) -> impl FnOnce(Errno) -> String {
 
 impl Kernel {
     /// Opens the netlink sockets; the view is empty until the first [`Kernel::look`].
-    pub fn open(state: StateDir) -> Result<Self, Errno> {
+    /// Without `for_udev` a NIC that udev has not named is looked at all the same: udev itself may be asking.
+    pub fn open(state: StateDir, for_udev: bool) -> Result<Self, Errno> {
         Ok(Self {
             requests: Socket::requests()?,
             events: Socket::events(GROUP_LINK)?,
             state,
+            for_udev,
             fresh: BTreeMap::new(),
         })
     }
@@ -52,8 +55,9 @@ impl Kernel {
     pub fn look(&mut self, view: &mut View) -> Result<(), Errno> {
         view.links.clear();
         let links = &mut view.links;
+        let for_udev = self.for_udev;
         self.requests.links(|payload| {
-            if let Some(link) = link::parse(payload, driver) {
+            if let Some(link) = link::parse(payload, |index, name| driver(index, name, for_udev)) {
                 links.insert(link.index, link);
             }
         })?;
@@ -305,19 +309,24 @@ fn update(view: &mut View, payload: &[u8]) {
     let known = crate::nl::msg::u32_at(payload, 4)
         .and_then(|index| view.get(index))
         .map(|l| l.kind);
-    if let Some(link) = link::parse(payload, |index, name| known.unwrap_or_else(|| driver(index, name))) {
+    if let Some(link) = link::parse(payload, |index, name| {
+        known.unwrap_or_else(|| driver(index, name, true))
+    }) {
         view.links.insert(link.index, link);
     }
 }
 
 /// What drives a NIC, from sysfs: netlink does not say it.
-fn driver(index: u32, name: &str) -> Kind {
+fn driver(index: u32, name: &str, for_udev: bool) -> Kind {
     let kind = match fs::read_link(format!("/sys/class/net/{name}/device/driver")) {
         Ok(path) if path.ends_with("virtio_net") => Kind::Virtio,
         Ok(_) => Kind::Nic,
         Err(_) => return Kind::Other,
     };
-    if named_by_udev(index) { kind } else { Kind::Fresh }
+    if for_udev && !named_by_udev(index) {
+        return Kind::Fresh;
+    }
+    kind
 }
 
 /// udev gives a NIC its lasting name, and tells its managers to leave it alone, before it makes this file. A bond with the

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 fn look(directory: Option<&str>) -> Result<View, String> {
     let mut view = View::default();
     let state = StateDir::at(directory.unwrap_or(DIRECTORY));
-    let mut kernel = Kernel::open(state).map_err(|e| format!("cannot open a netlink socket: {}", e.desc()))?;
+    let mut kernel = Kernel::open(state, false).map_err(|e| format!("cannot open a netlink socket: {}", e.desc()))?;
     kernel
         .look(&mut view)
         .map_err(|e| format!("cannot list the links: {}", e.desc()))?;

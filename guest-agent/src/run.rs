@@ -42,7 +42,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let state = StateDir::open(directory).map_err(|e| format!("cannot make {directory}: {e}"))?;
     load_bonding();
     let open = || -> Result<(Kernel, Epoll), Errno> {
-        let kernel = Kernel::open(state.clone())?;
+        let kernel = Kernel::open(state.clone(), true)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(kernel.events(), EpollEvent::new(EpollFlags::EPOLLIN, LINKS))?;
         Ok((kernel, epoll))

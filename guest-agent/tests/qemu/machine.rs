@@ -50,7 +50,10 @@ fn guest_image() -> PathBuf {
 }
 
 fn agent_binary() -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/x86_64-unknown-linux-musl/tiny/hybond-agent");
+    // target/debug/deps/qemu-…
+    let test = std::env::current_exe().expect("a test has a path");
+    let target = test.ancestors().nth(3).expect("a test is in the target directory");
+    let built = target.join("x86_64-unknown-linux-musl/tiny/hybond-agent");
     let given = std::env::var_os("HYBOND_AGENT").map(PathBuf::from);
     needed(
         "the static agent",
@@ -186,7 +189,10 @@ impl Machine {
             .args(["-netdev", "tap,id=primary,ifname=primary,script=no,downscript=no"])
             .args(["-device", "virtio-serial-pci"])
             .args(["-chardev", &format!("socket,id=agent,{}", socket("agent"))])
-            .args(["-device", "virtserialport,chardev=agent,name=org.hybond.agent.0"])
+            .args([
+                "-device",
+                "virtserialport,id=port,chardev=agent,name=org.hybond.agent.0",
+            ])
             .args(["-chardev", &format!("socket,id=test,{}", socket("test"))])
             .args(["-device", "virtserialport,chardev=test,name=org.hybond.test.0"])
             .args([

@@ -176,6 +176,11 @@ fn a_nic_that_udev_has_not_named_is_waited_for() {
     guest.guest("touch /run/udev/data/n$(cat /sys/class/net/enp1s0/ifindex); sleep 1");
     assert_eq!(guest.guest("cat /sys/class/net/enp1s0/bonding/slaves"), "enp1s0nsby");
     guest.plug("igb");
+    guest.guest("until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done");
+    assert_eq!(
+        guest.guest("hybond-agent --role eth0; hybond-agent --role enp1s0nsby"),
+        "primary\nstandby"
+    );
     guest.guest("until grep -q 'udev has not named' /tmp/log; do sleep 0.1; done; sleep 0.5");
     assert_eq!(
         guest.guest("cat /sys/class/net/enp1s0/bonding/slaves"),
@@ -251,6 +256,20 @@ fn an_idle_agent_sleeps_and_a_hostile_host_does_not_wake_it_for_long() {
     port.send(&json!({"type": "hello", "id": 77, "version": 1, "pairs": [MAC]}));
     let state = port.wait(|m| m["id"] == 77)["pairs"][0].clone();
     assert_eq!(state["bond"], "eth0", "an agent started anew finds its bond");
+    drop(port);
+    guest.qmp("device_del", json!({"id": "port"}));
+    guest.until("was unplugged");
+    guest.qmp(
+        "device_add",
+        json!({"driver": "virtserialport", "id": "port", "chardev": "agent", "name": "org.hybond.agent.0"}),
+    );
+    let mut port = guest.agent();
+    assert_eq!(
+        hello(&mut port)["bond"],
+        "eth0",
+        "a port that was unplugged and plugged again"
+    );
+    idle(&mut guest, "the port is a new one");
     assert!(!guest.console().contains("panicked"), "{}", guest.console());
 }
 
