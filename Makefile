@@ -52,7 +52,7 @@ test-packages: setup-build ## build the packages, unpack them, look at every fil
 	packaging/dev/test.sh packages
 
 demo: setup ## two emulated hosts, a guest with a VF, virsh migrate there and back; report in target/demo/
-	cargo run --locked -p hybond-lab -- demo
+	cargo run --locked -p hybond-lab --bin hybond-lab -- demo
 
 packages: setup-build ## target/packages/hybond_*.deb and hybond-agent_*.deb
 	packaging/deb/build.sh
