@@ -31,6 +31,10 @@ fn a_standby_is_made_down_set_up_and_removed_without_a_trace() {
             "{shown}"
         );
         assert!(
+            shown.contains("addrgenmode none"),
+            "the host would speak IPv6 with the guest's MAC: {shown}"
+        );
+        assert!(
             !host.filters("pf", "52:54:00:aa:00:01"),
             "a standby that is down takes no frames"
         );

@@ -7,7 +7,7 @@ use crate::{Change, Error, Kind, Link, Netlink, Result, node};
 use hybond_core::ids::{IfName, Mac};
 use nix::libc;
 use rtnetlink::LinkMacVtap;
-use rtnetlink::packet_route::link::MacVtapMode;
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, MacVtapMode};
 
 /// The mode of every standby: guests of one PF reach each other.
 const MODE: &str = "bridge";
@@ -146,6 +146,9 @@ impl Netlink {
         }
         self.create(spec, over).await?;
         let link = self.required(&spec.name).await?;
+        if let Err(error) = self.keep_host_quiet(&link).await {
+            return Err(self.undo(&link, error).await);
+        }
         if let Some(error) = self.difference(spec, over, &link).await? {
             return Err(self.undo(&link, error).await);
         }
@@ -180,6 +183,22 @@ impl Netlink {
                 master: self.name_of(over.master).await?,
             }),
             _ => Err(error),
+        }
+    }
+
+    /// Keeps the host's own IPv6 off a macvtap. When it goes up, the host would otherwise make itself a link-local address
+    /// there and solicit neighbours and routers with the guest's MAC for seconds; each such frame turns bridges towards
+    /// the standby, and frames for a guest on its primary are lost.
+    async fn keep_host_quiet(&self, link: &Link) -> Result<()> {
+        let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let change = rtnetlink::LinkUnspec::new_with_index(link.index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![none]))
+            .build();
+        let doing = format!("keep the host's IPv6 off {}", link.name);
+        match self.change_link(doing, change).await {
+            // A kernel without IPv6 is quiet.
+            Err(error) if error.errno() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            result => result,
         }
     }
 
