@@ -1,7 +1,5 @@
 //! Domains of the lab as libvirt XML: ordinary guests, before hybond.
 
-use std::fmt::Write;
-
 /// Where the hosts keep the guest's kernel and initramfs. Tests may put another initramfs there.
 pub const GUEST_FILES: &str = "/var/lib/lab/guest";
 
@@ -73,9 +71,7 @@ impl Domain {
         };
         let mut nics = String::new();
         for (mac, pf) in &self.nics {
-            // Writing to a String cannot fail.
-            let _ = write!(
-                nics,
+            nics += &format!(
                 "
     <interface type='direct'>
       <mac address='{mac}'/>

@@ -78,6 +78,20 @@ impl Place {
         Ok(())
     }
 
+    /// Keeps the logs of a lab that has not come up, which [`Place::clear`] would take with it, and answers where.
+    pub(crate) fn keep_logs(&self) -> Result<PathBuf> {
+        let kept = self.run.with_extension("failed");
+        fs::create_dir_all(&kept)?;
+        for entry in fs::read_dir(&self.run)? {
+            let path = entry?.path();
+            let log = path.extension().is_some_and(|e| e == "log" || e == "serial");
+            if let (true, Some(name)) = (log, path.file_name()) {
+                fs::copy(&path, kept.join(name))?;
+            }
+        }
+        Ok(kept)
+    }
+
     fn lock(&self) -> PathBuf {
         self.run.with_extension("lock")
     }

@@ -133,21 +133,29 @@ impl Pair {
             place,
             owner: Some(owner),
         };
-        network(&pair.place)?;
-        let ledger = pair.place.ledger()?;
-        for (number, name) in HOSTS {
-            let node = start_node(&pair.place, name, number, &images, &ledger)?;
-            pair.nodes.push(node);
-        }
-        for node in &pair.nodes {
-            node.until("libvirtd", "virsh -q list", Duration::from_secs(60))
-                .with_context(|| format!("its log is in {}", log(&pair.place, node.name).display()))?;
+        if let Err(error) = pair.start(&images) {
+            let logs = pair.place.keep_logs()?;
+            return Err(error.context(format!("tier 2 does not come up; its logs are in {}", logs.display())));
         }
         progress(&format!(
             "both namespaced hosts are up after {:.1} s",
             start.elapsed().as_secs_f64()
         ));
         Ok(pair)
+    }
+
+    fn start(&mut self, images: &Images) -> Result<()> {
+        network(&self.place)?;
+        let ledger = self.place.ledger()?;
+        for (number, name) in HOSTS {
+            let node = start_node(&self.place, name, number, images, &ledger)?;
+            self.nodes.push(node);
+        }
+        for node in &self.nodes {
+            node.until("libvirtd", "virsh -q list", Duration::from_secs(60))
+                .with_context(|| format!("its log is in {}", log(&self.place, node.name).display()))?;
+        }
+        Ok(())
     }
 
     /// Finds the pair that another process has left up. It stays up when this is dropped.

@@ -44,22 +44,32 @@ impl Lab {
             place,
             owner: Some(owner),
         };
-        let ledger = lab.place.ledger()?;
-        network(&lab.place)?;
-        let states = saved::folder(&disk)?;
+        if let Err(error) = lab.start(&disk) {
+            let logs = lab.place.keep_logs()?;
+            return Err(error.context(format!("tier 3 does not come up; its logs are in {}", logs.display())));
+        }
+        progress(&format!("both hosts are up after {} s", start.elapsed().as_secs()));
+        Ok(lab)
+    }
+
+    fn start(&mut self, disk: &Path) -> Result<()> {
+        let ledger = self.place.ledger()?;
+        network(&self.place)?;
+        let states = saved::folder(disk)?;
         if !states.exists() {
-            saved::build(&states, &disk, &mut lab.hosts, &ledger)?;
+            saved::build(&states, disk, &mut self.hosts, &ledger)?;
         }
         let _hold = cache::hold(&states)?;
-        each(&lab.hosts, |host| {
+        progress("restoring both hosts");
+        each(&self.hosts, |host| {
             let state = states.join(format!("{}.state", host.name()));
-            host.start(&Start::Restore(&state), &disk, &ledger)
+            host.start(&Start::Restore(&state), disk, &ledger)
         })?;
-        for host in &mut lab.hosts {
+        for host in &mut self.hosts {
             host.connect(&ledger)?;
         }
-        let offsets = each(&lab.hosts, Host::set_clock)?;
-        for (host, offset) in lab.hosts.iter().zip(offsets) {
+        let offsets = each(&self.hosts, Host::set_clock)?;
+        for (host, offset) in self.hosts.iter().zip(offsets) {
             progress(&format!(
                 "{} is up, PFs {}, its clock {:+.2} ms off (± {:.2})",
                 host.name(),
@@ -68,8 +78,7 @@ impl Lab {
                 offset.error_ms
             ));
         }
-        progress(&format!("both hosts are up after {} s", start.elapsed().as_secs()));
-        Ok(lab)
+        Ok(())
     }
 
     /// Finds the lab that another process has left up. It stays up when this is dropped.
