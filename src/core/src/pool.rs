@@ -193,6 +193,16 @@ impl PoolBook {
         self.leases.len() != before
     }
 
+    /// Gives back what a domain holds beside `kept`: what its record names once that is on stable storage. True if there was
+    /// anything.
+    pub fn keep_only<'a>(&mut self, domain: DomainId, kept: impl IntoIterator<Item = &'a Lease>) -> bool {
+        let kept: Vec<&VfId> = kept.into_iter().map(|lease| &lease.vf.id).collect();
+        let before = self.leases.len();
+        self.leases
+            .retain(|vf, lease| lease.domain != domain || kept.contains(&vf));
+        self.leases.len() != before
+    }
+
     /// The PF for a standby that has no VF: the one with the most free VFs, where an upgrade is likeliest; of equals the one
     /// with the fewest leases.
     #[must_use]
@@ -290,6 +300,16 @@ mod tests {
         );
         let refused = book.lease(&ask(2, Some("pf1"))).expect_err("the only one is leased");
         assert_eq!(refused.to_string(), "every VF of pool lan is leased on PF pf1");
+    }
+
+    #[test]
+    fn what_a_record_no_longer_names_is_given_back() {
+        let mut book = book();
+        let mine = book.lease(&ask(1, None)).expect("free");
+        book.lease(&ask(2, None)).expect("free");
+        assert!(!book.keep_only(mine.domain, [&mine]));
+        assert!(book.keep_only(mine.domain, []));
+        assert_eq!(book.leases().count(), 1, "another's is not touched");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! sure that it will not come.
 
 use super::act::{Action, Answer};
-use super::record::Stage;
+use super::record::{Hook, Stage};
 use super::seen::{DomainSeen, MigrationSeen};
 use super::{Guest, Retry};
 use crate::Millis;
@@ -19,9 +19,10 @@ impl Guest {
             self.record.xml_stale = true;
             self.answer_all(&Answer::Done(Vec::new()));
             self.enter(now, Stage::Running);
-        } else if absent && self.met {
+        } else if absent && (self.met || self.record.answered == Some(Hook::Prepare)) {
             self.leave(now, "the domain did not come up on this host");
-        } else if self.asked && !self.answered && self.waiters.is_empty() {
+        } else if self.record.answered.is_none() && self.waiters.is_empty() {
+            // A hook that has lost its daemon refuses, too.
             self.leave(now, "libvirt waits no longer");
         } else if let Some(deadline) = expired {
             // libvirt's word must be younger than the deadline: a macvtap that is taken away from a guest is gone for good.
@@ -55,7 +56,7 @@ impl Guest {
             return Some(action);
         }
         if !self.waiters.is_empty() {
-            if !self.drained && !self.answered {
+            if !self.drained && self.record.answered.is_none() {
                 let peer = self.record.spec.source_peer.clone();
                 return peer.map(|peer| Action::AskDrain { peer, migration });
             }
@@ -116,7 +117,7 @@ impl Guest {
             if !(misplaced || dropped) || !self.may(Retry::Clean(mac), now) {
                 continue;
             }
-            if dropped && self.seen.standby.contains_key(&mac) {
+            if dropped && self.has_standby(mac) {
                 return Some(Action::RemoveStandby(mac));
             }
             if let Some(lease) = lease {

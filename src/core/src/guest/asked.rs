@@ -2,7 +2,7 @@
 
 use super::Guest;
 use super::act::{Action, Answer, Request, Token};
-use super::record::{DrainReason, Stage};
+use super::record::{DrainReason, Hook, Stage};
 use super::seen::DomainSeen;
 use crate::Millis;
 use crate::ids::MigrationId;
@@ -54,6 +54,7 @@ impl Guest {
         } else {
             self.begin(now, spec, Stage::Starting);
         }
+        self.seen.domain = DomainSeen::Active;
         self.wait(token, false);
     }
 
@@ -126,11 +127,12 @@ impl Guest {
     /// The domain comes anew. What it may have left here serves again, but for a standby without a VF, which may be better
     /// placed now.
     fn begin(&mut self, now: Millis, spec: DomainSpec, stage: Stage) {
-        self.record.set_spec(spec);
-        for pair in self.record.pairs.values_mut() {
+        for mac in spec.pairs.iter().map(|pair| pair.mac) {
+            let pair = self.record.pairs.entry(mac).or_default();
             pair.held_back = None;
             pair.pf = pair.lease.as_ref().map(|lease| lease.vf.pf.clone());
         }
+        self.record.set_spec(spec);
         self.record.arrived = false;
         self.answer_all(&Answer::Refused("the domain is started anew".to_owned()));
         self.enter(now, stage);
@@ -170,7 +172,6 @@ impl Guest {
     }
 
     fn wait(&mut self, token: Token, edits: bool) {
-        self.asked = true;
         self.waiters.push(Waiter { token, edits });
     }
 
@@ -196,9 +197,9 @@ impl Guest {
 
     /// All is laid out: the hooks that wait may go on.
     pub(super) fn answer_hooks(&mut self) {
-        self.answered = true;
         let sources = self.sources();
         for Waiter { token, edits } in std::mem::take(&mut self.waiters) {
+            self.record.answered = Some(if edits { Hook::Announce } else { Hook::Prepare });
             let sources = if edits { sources.clone() } else { Vec::new() };
             self.give(token, Answer::Done(sources));
         }

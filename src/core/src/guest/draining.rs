@@ -68,7 +68,7 @@ impl Guest {
             DrainReason::Administrator => {
                 if let Some(lease) = unplugged.into_iter().next() {
                     let may = self.may(Retry::Clean(lease.mac), now);
-                    return Ok(may.then(|| Action::Release(lease)));
+                    return Ok(may.then_some(Action::Release(lease)));
                 }
                 for pair in self.record.pairs.values_mut() {
                     pair.held_back = Some(HeldBack::Drained);

@@ -44,9 +44,12 @@ impl Guest {
         None
     }
 
-    /// A standby that libvirt made is libvirt's to remove.
-    fn has_standby(&self, mac: Mac) -> bool {
-        self.seen.standby.contains_key(&mac) && self.record.owns_standby(mac)
+    /// A standby that libvirt made is libvirt's to remove; that of a pair which the domain no longer has is not looked for.
+    pub(super) fn has_standby(&self, mac: Mac) -> bool {
+        match self.record.pair_spec(mac) {
+            Some(_) => self.seen.standby.contains_key(&mac) && self.record.owns_standby(mac),
+            None => self.record.pair(mac).pf.is_some(),
+        }
     }
 
     /// The next step of an unplugged VF towards the pool.

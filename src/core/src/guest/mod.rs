@@ -38,7 +38,7 @@ mod stages;
 mod tests;
 
 pub use act::{Action, Answer, Failure, Outcome, Request, Token};
-pub use record::{DrainReason, HeldBack, PairRecord, Record, Stage};
+pub use record::{DrainReason, HeldBack, Hook, PairRecord, Record, Stage};
 pub use seen::{AgentPair, DomainSeen, Event, Job, MigrationSeen, QmpSeen, Snapshot, StandbySeen};
 
 use crate::Millis;
@@ -106,8 +106,6 @@ pub struct Guest {
     job_seen: Option<Millis>,
     /// The source has said that its VFs are gone.
     drained: bool,
-    /// The hook has had its answer; from here on the domain is expected.
-    answered: bool,
     /// libvirt still takes other lower devices from its hook.
     rewritable: bool,
     /// A device_del that waits for its DEVICE_DELETED: until when, and whether the machine was looked at after that.
@@ -118,8 +116,6 @@ pub struct Guest {
     undo: BTreeSet<Mac>,
     /// Leases to ask the pool about before their VFs are used: it may have lost them.
     confirm: BTreeSet<Mac>,
-    /// Somebody has asked for the present stage.
-    asked: bool,
     /// The monitor has been there in this stage.
     met: bool,
     /// What happened while a look was under way.
@@ -167,12 +163,10 @@ impl Guest {
             answers: Vec::new(),
             job_seen: None,
             drained: false,
-            answered: false,
             rewritable: false,
             unplugging: BTreeMap::new(),
             reset: BTreeSet::new(),
             undo: BTreeSet::new(),
-            asked: false,
             met: false,
             meanwhile: Vec::new(),
             look_again: false,
@@ -275,7 +269,7 @@ impl Guest {
                     self.device_deleted(now, *mac);
                 }
                 // libvirt let go of a domain whose hook had its answer: it came, and went.
-                self.met |= self.answered && event == Event::Domain(DomainSeen::Absent);
+                self.met |= self.record.answered.is_some() && event == Event::Domain(DomainSeen::Absent);
                 if self.is_looking() {
                     self.meanwhile.push(event.clone());
                 }
@@ -337,9 +331,8 @@ impl Guest {
         self.deadline = self.stage_ends(now);
         self.job_seen = None;
         self.drained = false;
-        self.answered = false;
+        self.record.answered = None;
         self.rewritable = false;
-        self.asked = false;
         self.met = false;
         self.unplugging.clear();
         self.reset.clear();

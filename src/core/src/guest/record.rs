@@ -15,12 +15,26 @@ pub struct Record {
     pub stage: Stage,
     /// What its pairs have here.
     pub pairs: BTreeMap<Mac, PairRecord>,
+    /// While it is on its way: the hook that has had its answer. A daemon that was not there when libvirt gave up knows by
+    /// this what to wait for.
+    #[serde(default)]
+    pub answered: Option<Hook>,
     /// It came by migration, and its addresses are still to be announced from here.
     #[serde(default)]
     pub arrived: bool,
     /// Its metadata may name another host's daemon.
     #[serde(default)]
     pub xml_stale: bool,
+}
+
+/// A hook of libvirt's that announces a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hook {
+    /// `migrate` or `restore`: libvirt takes the domain up next, or never; if it fails before that, nobody is told.
+    Announce,
+    /// `prepare`: for libvirt the domain is active from right before it (`qemuProcessInit`) until right after `release`.
+    Prepare,
 }
 
 /// What a pair has on this host.
@@ -92,6 +106,7 @@ impl Record {
             spec,
             stage,
             pairs,
+            answered: None,
             arrived: false,
             xml_stale: true,
         }

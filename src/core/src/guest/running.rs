@@ -44,7 +44,9 @@ impl Guest {
             return (switch && self.may(Retry::Failback(mac), now)).then_some(Action::Failback(mac));
         }
         match has.lease {
-            Some(lease) if self.undo.contains(&mac) => self.may(Retry::Clean(mac), now).then(|| Action::ResetVf(lease)),
+            Some(lease) if self.undo.contains(&mac) => {
+                self.may(Retry::Clean(mac), now).then_some(Action::ResetVf(lease))
+            }
             Some(lease) if !wanted => self.may(Retry::Clean(mac), now).then(|| self.give_back(lease)),
             Some(lease) if !self.confirm.contains(&mac) => self.plug(now, lease),
             _ if wanted && self.may(Retry::Lease(mac), now) => Some(Action::Lease(Ask {

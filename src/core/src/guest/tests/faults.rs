@@ -2,9 +2,37 @@
 
 use super::*;
 
+/// A daemon that was restarted while a domain was on its way.
+fn coming(answered: Option<Hook>) -> Guest {
+    let stage = Stage::Incoming { migration: migration() };
+    let record = Record {
+        answered,
+        ..record(stage)
+    };
+    Guest::new(record, Settings::default())
+}
+
+#[test]
+fn a_hook_that_lost_its_daemon_has_refused() {
+    let mut guest = coming(None);
+    let left = || Outcome::Looked(nothing(Some(standby(false))));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, left());
+    expect(&mut guest, 0, Action::Look { libvirt: true }, left());
+    expect(&mut guest, 0, Action::RemoveStandby(mac()), Outcome::Done);
+}
+
+#[test]
+fn a_domain_that_came_and_went_while_the_daemon_was_down_leaves_nothing() {
+    let mut guest = coming(Some(Hook::Prepare));
+    let left = || Outcome::Looked(nothing(Some(standby(false))));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, left());
+    expect(&mut guest, 0, Action::Look { libvirt: true }, left());
+    expect(&mut guest, 0, Action::RemoveStandby(mac()), Outcome::Done);
+}
+
 #[test]
 fn a_reservation_outlives_a_restart() {
-    let mut guest = Guest::new(record(Stage::Incoming { migration: migration() }), Settings::default());
+    let mut guest = coming(Some(Hook::Announce));
     let left = || Outcome::Looked(nothing(Some(standby(false))));
     expect(&mut guest, 1_000, Action::Look { libvirt: true }, left());
     assert_eq!(guest.poll(1_000), None, "the domain may still come");
