@@ -253,7 +253,13 @@ impl Task {
     async fn next(&mut self) -> Option<InFlight> {
         loop {
             let now = self.now();
-            let action = self.guest.poll(now)?;
+            let Some(action) = self.guest.poll(now) else {
+                if !self.guest.is_forgotten() {
+                    // What could not be written has been told, and nothing depends on it yet.
+                    drop(self.keep().await);
+                }
+                return None;
+            };
             let kept = self.keep().await;
             if let Action::Answer { token, answer } = action {
                 self.answer(token, answer, kept);
@@ -265,19 +271,12 @@ impl Task {
                 continue;
             }
             self.begin(&action);
-            if let Action::Release(lease) = &action {
-                // The record must say so before anybody else may have the VF.
+            if let Action::Release(_) = &action {
+                // The record must say so before anybody else may have the VF: `keep` gives it back.
                 let now = self.now();
                 self.guest.complete(now, Ok(Outcome::Done));
-                match self.keep().await {
-                    Ok(()) => {
-                        self.shared.adapters.book().release(lease.domain, lease.mac);
-                        self.recorder.finish("release", None);
-                        let shared = Arc::clone(&self.shared);
-                        tokio::spawn(async move { shared.tell_all(&Event::PoolChanged).await });
-                    }
-                    Err(failure) => self.recorder.finish("release", Some(failure.reason)),
-                }
+                let kept = self.keep().await;
+                self.recorder.finish("release", kept.err().map(|failure| failure.reason));
                 continue;
             }
             let (shared, links) = (Arc::clone(&self.shared), self.links());
@@ -301,6 +300,7 @@ impl Task {
         let record = record.clone();
         match self.shared.keep(record.clone()).await {
             Ok(()) => {
+                self.give_back(&record);
                 self.kept = Some(record);
                 Ok(())
             }
@@ -312,6 +312,15 @@ impl Task {
                 );
                 Err(Failure { reason })
             }
+        }
+    }
+
+    /// The pool gets back what a record on stable storage no longer names.
+    fn give_back(&self, record: &Record) {
+        let leases = record.pairs.values().filter_map(|pair| pair.lease.as_ref());
+        if self.shared.adapters.book().keep_only(record.spec.id, leases) {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move { shared.tell_all(&Event::PoolChanged).await });
         }
     }
 
@@ -500,11 +509,14 @@ impl Task {
     }
 
     async fn forget(&mut self, messages: &mut mpsc::Receiver<Message>) {
-        if let Err(error) = self.shared.drop_record(self.guest.id()).await {
-            error!(
+        let id = self.guest.id();
+        match self.shared.drop_record(id).await {
+            Ok(()) => drop(self.shared.adapters.book().keep_only(id, [])),
+            // What it names stays leased: it is read back at the next start.
+            Err(error) => error!(
                 error = chain(&error),
                 "the record of a guest that has gone cannot be removed"
-            );
+            ),
         }
         self.kept = None;
         let refusal = self.refusal.take();
