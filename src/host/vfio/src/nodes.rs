@@ -128,6 +128,15 @@ impl Nodes {
         Ok(found.map(|f| (f.st_uid, f.st_gid)))
     }
 
+    /// Whether QEMU's user can open the group's node.
+    pub(crate) fn is_granted(&self, group: u32, device: DevNumber) -> Result<bool, GrantError> {
+        if !self.private {
+            return Ok(self.owner_before(group, device)?.is_some_and(|(uid, _)| uid != 0));
+        }
+        let Some(folder) = self.folder()? else { return Ok(false) };
+        Ok(self.look(&folder, &group.to_string(), device)?.is_some())
+    }
+
     /// Makes the group's node, or hands over the host's: to QEMU's user and nobody else.
     pub(crate) fn grant_group(&self, group: u32, device: DevNumber, owner: (u32, u32)) -> Result<(), GrantError> {
         let folder = self.made_folder()?;

@@ -26,8 +26,11 @@ use std::time::Duration;
 
 /// Names no device, on purpose.
 const NO_PAIR: &str = "hybond-none";
-/// The iommufd object, one for all primaries of a QEMU, so that they share one mapping of the guest's memory.
-pub(crate) const IOMMUFD_ID: &str = "hbiom";
+/// The iommufd object, one for all primaries of a QEMU, so that they share one mapping of the guest's memory. It stays until
+/// QEMU ends: `iommufd_backend_finalize()` does not close a descriptor that was passed in, so that each `object-del` would
+/// leave one behind (seen with QEMU 10.0). Without a device it maps nothing and gives nothing. Its id tells a daemon that
+/// was restarted whom it counts for.
+const CONTEXTS: [(&str, Counting); 2] = [("hbiom", Counting::PerProcess), ("hbiom-user", Counting::PerUser)];
 /// A VF to be plugged.
 #[derive(Debug, Clone)]
 pub struct PlugRequest {
@@ -252,53 +255,61 @@ impl Plugger {
         })?;
         let path = self.dev.join("vfio/devices").join(name);
         let device = iommufd::open_node(&path).map_err(|source| PlugError::Open { path, source })?;
-        let counting = self.give_context(qmp, id).await?;
-        let ram = match counting {
+        let (context, counting) = self.context(qmp, id).await?;
+        let pinned = match counting {
             Counting::PerProcess => request.guest_ram_bytes.saturating_add(self.headroom),
             // All QEMUs of the user count as one, so no figure for this one is enough.
             Counting::PerUser => u64::MAX,
         };
         Process::open(request.pid)
-            .and_then(|process| self.granted().memlock.raise(&process, vf, ram))
+            .and_then(|process| self.granted().memlock.raise(&process, vf, pinned))
             .map_err(|source| PlugError::Grant { vf, source })?;
-        let fd = format!("{id}-fd");
+        let fd = fd_name(vf);
         qmp.getfd(&fd, device.as_fd()).await.map_err(qmp_failed("getfd", id))?;
         let arguments = json!({
-            "driver": "vfio-pci", "fd": fd, "iommufd": IOMMUFD_ID, "id": id, "bus": request.bus,
+            "driver": "vfio-pci", "fd": fd, "iommufd": context, "id": id, "bus": request.bus,
             "failover_pair_id": NO_PAIR,
         });
-        // A name is used up by the first command that uses it, even by a failing one: nothing to close.
         qmp.device_add(arguments, patience(request.guest_ram_bytes))
             .await
             .map_err(qmp_failed("device_add", id))
     }
 
-    /// Gives QEMU its iommufd context, unless it has one from an earlier primary.
-    async fn give_context(&self, qmp: &Qmp, id: &str) -> Result<Counting, PlugError> {
+    /// QEMU's iommufd context: that of an earlier primary, or a fresh one.
+    async fn context(&self, qmp: &Qmp, id: &str) -> Result<(&'static str, Counting), PlugError> {
         let objects = qmp
             .command("qom-list", json!({"path": "/objects"}), None, QUICK)
             .await
             .map_err(qmp_failed("qom-list", id))?;
-        let named = |object: &serde_json::Value| object["name"] == IOMMUFD_ID;
-        if objects.as_array().is_some_and(|list| list.iter().any(named)) {
-            return Ok(Counting::PerProcess);
+        let there = |name: &str| {
+            let mut objects = objects.as_array().into_iter().flatten();
+            objects.any(|object| object["name"] == name)
+        };
+        if let Some(known) = CONTEXTS.into_iter().find(|(name, _)| there(name)) {
+            return Ok(known);
         }
         let path = self.dev.join("iommu");
         let (context, counting) = iommufd::open_context(&path).map_err(|source| PlugError::Open { path, source })?;
-        let fd = format!("{IOMMUFD_ID}-fd");
+        let (name, _) = CONTEXTS[usize::from(counting == Counting::PerUser)];
+        let fd = format!("{name}-fd");
         qmp.getfd(&fd, context.as_fd())
             .await
-            .map_err(qmp_failed("getfd", IOMMUFD_ID))?;
-        qmp.object_add(json!({"qom-type": "iommufd", "id": IOMMUFD_ID, "fd": fd}))
+            .map_err(qmp_failed("getfd", name))?;
+        qmp.object_add(json!({"qom-type": "iommufd", "id": name, "fd": fd}))
             .await
-            .map_err(qmp_failed("object-add", IOMMUFD_ID))?;
-        Ok(counting)
+            .map_err(qmp_failed("object-add", name))?;
+        Ok((name, counting))
     }
 
     pub(crate) fn granted(&self) -> MutexGuard<'_, Granted> {
         // No panic leaves it half changed: it is a record of single inserts and removals.
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Name of a VF's descriptor in QEMU, between `getfd` and the `device_add` that uses it up, even if it fails.
+pub(crate) fn fd_name(vf: Bdf) -> String {
+    format!("hbfd-{vf}")
 }
 
 /// QEMU may yet do what it has not answered.

@@ -182,8 +182,8 @@ async fn descriptors_are_passed_with_one_context_for_all_primaries() {
     let mut plugger = plugger(&tree);
     plugger.dev = tree.path("dev");
     let (qmp, request) = (monitor.connect().await, request(qemu.pid()));
-    // A second primary: QEMU has the context. (The first one's option is an ioctl that a plain file refuses.)
-    monitor.state().objects.push(IOMMUFD_ID.into());
+    // A second primary: QEMU has the context, and keeps it.
+    monitor.state().objects.push("hbiom".into());
     plugger.plug(PlugWay::Iommufd, &qmp, &request).await.expect("plugged");
     {
         let state = monitor.state();
@@ -198,6 +198,63 @@ async fn descriptors_are_passed_with_one_context_for_all_primaries() {
         .await;
     revoked.expect("everything");
     assert_eq!(locked_limit(qemu.pid()), 64 * 1024);
+    assert!(
+        monitor.state().arguments_of("object-del").is_none(),
+        "it would leave a descriptor behind"
+    );
+    assert_eq!(
+        monitor.state().arguments_of("closefd").expect("sent")["fdname"],
+        "hbfd-0000:01:10.0"
+    );
+    qemu.end();
+}
+
+#[tokio::test]
+async fn a_context_that_counts_per_user_is_told_from_one_that_counts_per_process() {
+    let Some(qemu) = Opener::private_root() else { return };
+    let (tree, monitor) = (bound(), FakeMonitor::start());
+    tree.file("bus/pci/devices/0000:01:10.0/vfio-dev/vfio0/dev", "1:5\n");
+    // A plain file refuses the option, as the kernel does without CAP_SYS_RESOURCE.
+    tree.file("dev/iommu", "");
+    tree.file("dev/vfio/devices/vfio0", "");
+    let mut plugger = plugger(&tree);
+    plugger.dev = tree.path("dev");
+    let (qmp, request) = (monitor.connect().await, request(qemu.pid()));
+    let plugged = plugger.plug(PlugWay::Iommufd, &qmp, &request).await;
+    assert_eq!(monitor.state().objects, ["hbiom-user"]);
+    // No limit is enough for all QEMUs of a user but none at all, which takes CAP_SYS_RESOURCE, too.
+    match plugged {
+        Ok(_) => assert_eq!(locked_limit(qemu.pid()), libc::RLIM_INFINITY),
+        Err(e) => assert!(
+            matches!(
+                e,
+                PlugError::Grant {
+                    source: GrantError::Memlock { bytes: u64::MAX, .. },
+                    ..
+                }
+            ),
+            "{e:?}"
+        ),
+    }
+    qemu.end();
+}
+
+#[tokio::test]
+async fn a_group_granted_before_the_kernel_had_iommufd_is_taken_back_all_the_same() {
+    let Some(mut qemu) = Opener::private_root() else { return };
+    let (tree, monitor) = (bound(), FakeMonitor::start());
+    let (qmp, request) = (monitor.connect().await, request(qemu.pid()));
+    plugger(&tree)
+        .plug(PlugWay::Group, &qmp, &request)
+        .await
+        .expect("plugged");
+    let second = plugger(&tree);
+    let revoked = second
+        .revoke(PlugWay::Iommufd, Some(qemu.pid()), request.vf, Some(&qmp))
+        .await;
+    revoked.expect("everything");
+    assert!(!qemu.can_open("/dev/vfio/7"));
+    assert!(!qemu.exists("/dev/vfio"));
     qemu.end();
 }
 

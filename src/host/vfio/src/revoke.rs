@@ -5,7 +5,7 @@ use crate::cgroup::DeviceMaps;
 use crate::device::DevNumber;
 use crate::error::{GrantError, PlugError};
 use crate::nodes::{CONTAINER, Nodes};
-use crate::plug::{GroupGrant, IOMMUFD_ID, Plugger, qmp_failed};
+use crate::plug::{GroupGrant, Plugger, fd_name, qmp_failed};
 use crate::process::Process;
 use hybond_core::ids::Bdf;
 use hybond_qmp::{Qmp, QmpError};
@@ -18,7 +18,8 @@ const CLOSING_STEP: Duration = Duration::from_millis(20);
 
 impl Plugger {
     /// Takes back every grant of a VF, after DEVICE_DELETED, or after QEMU has ended (`pid` is `None`, or that of no process).
-    /// To be called before the VF is unbound from vfio-pci, and at will again. Goes on past errors.
+    /// To be called before the VF is unbound from vfio-pci, and at will again. Goes on past errors. `way` is the way of now:
+    /// what an earlier daemon granted by another is taken back as well.
     ///
     /// # Errors
     /// All that stays granted, and why.
@@ -38,13 +39,13 @@ impl Plugger {
             Err(source) => return Err(vec![PlugError::Revoke { vf, source }]),
         };
         let mut errors = Vec::new();
-        let group = match way {
-            PlugWay::Group => self.group_grant(vf, &mut errors),
-            _ => None,
-        };
+        let group = self.group_grant(vf, &mut errors);
         match process {
             Some(process) => {
-                self.revoke_from(way, &process, vf, group, qmp, &mut errors).await;
+                if let (PlugWay::Iommufd, Some(qmp)) = (way, qmp) {
+                    keep(&mut errors, close_unused(qmp, vf).await);
+                }
+                self.revoke_from(way, &process, vf, group, &mut errors).await;
                 let restored = self.granted().memlock.restore(&process, vf);
                 keep_grant(&mut errors, vf, restored);
             }
@@ -70,24 +71,21 @@ impl Plugger {
         process: &Process,
         vf: Bdf,
         group: Option<GroupGrant>,
-        qmp: Option<&Qmp>,
         errors: &mut Vec<PlugError>,
     ) {
         if group.is_some_and(|g| self.shares(vf, g)) {
             return;
         }
-        let device = match group {
-            Some(g) => Some(g.device),
-            None => keep(errors, self.device_of(way, vf)).flatten(),
-        };
-        if let Some(device) = device {
+        let cdev = keep(errors, self.device_of(PlugWay::Iommufd, vf)).flatten();
+        for device in cdev.into_iter().chain(group.map(|g| g.device)) {
             keep_grant(errors, vf, closed(process, vf, device).await);
         }
         if let Some(group) = group {
-            revoke_group(process, vf, group, errors);
-        }
-        if let (PlugWay::Iommufd, Some(qmp)) = (way, qmp) {
-            keep(errors, drop_context(qmp).await);
+            let granted = |nodes: Nodes| nodes.is_granted(group.group, group.device);
+            // What was never granted is not looked for further: the device program may be anyone's.
+            if way == PlugWay::Group || keep_grant(errors, vf, Nodes::of(process).and_then(granted)) == Some(true) {
+                revoke_group(process, vf, group, errors);
+            }
         }
     }
 
@@ -161,15 +159,15 @@ async fn closed(process: &Process, vf: Bdf, device: DevNumber) -> Result<(), Gra
     }
 }
 
-/// Removes the iommufd object, unless another primary uses it.
-async fn drop_context(qmp: &Qmp) -> Result<(), PlugError> {
-    match qmp.object_del(IOMMUFD_ID).await {
+/// Closes the descriptor of a plug that was interrupted: a monitor keeps it when its client goes.
+async fn close_unused(qmp: &Qmp, vf: Bdf) -> Result<(), PlugError> {
+    let name = fd_name(vf);
+    match qmp.closefd(&name).await {
         Ok(()) => Ok(()),
         Err(e) if e.is_not_found() => Ok(()),
-        // `user_creatable_del()`: "object '%s' is in use, can not be deleted".
-        Err(QmpError::Refused { ref desc, .. }) if desc.contains("is in use") => Ok(()),
-        // With the connection the daemon finds QEMU gone, or looks again.
-        Err(source) => Err(qmp_failed("object-del", IOMMUFD_ID)(source)),
+        // QEMU went meanwhile, and all its descriptors.
+        Err(QmpError::Gone { .. }) => Ok(()),
+        Err(source) => Err(qmp_failed("closefd", &name)(source)),
     }
 }
 
