@@ -276,7 +276,8 @@ impl Task {
                 let now = self.now();
                 self.guest.complete(now, Ok(Outcome::Done));
                 let kept = self.keep().await;
-                self.recorder.finish("release", kept.err().map(|failure| failure.reason));
+                self.recorder
+                    .finish("release", kept.err().map(|failure| failure.reason));
                 continue;
             }
             let (shared, links) = (Arc::clone(&self.shared), self.links());
@@ -391,10 +392,8 @@ impl Task {
                 warn!(phase, pair, ms, reason, "{name}: {phase} failed: {reason}");
                 self.recorder.finish(phase, Some(failure.reason.clone()));
             }
-            (Err(failure), None) => {
-                let reason = &failure.reason;
-                warn!(?action, reason, "{name}: looking failed: {reason}");
-            }
+            // Repeated until it succeeds: libvirt is busy with the domain at both ends of a migration.
+            (Err(failure), None) => debug!(?action, reason = failure.reason, "{name}: looking failed"),
             (Ok(_), None) => {}
         }
         let now = self.now();
