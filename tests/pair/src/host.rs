@@ -2,24 +2,21 @@
 
 use crate::machine::Machine;
 use hybond_core::Millis;
-use hybond_core::guest::{
-    Action, AgentPair, DomainSeen, Event, Failure, Guest, Job, MigrationSeen, Outcome, QmpSeen, Record, Settings,
-    Snapshot,
-};
-use hybond_core::ids::{DomainId, Mac, PoolName};
+use hybond_core::guest::{Action, DomainSeen, Event, Failure, Guest, Job, Outcome, Record, Settings, Snapshot};
+use hybond_core::ids::{DomainId, PoolName};
 use hybond_core::pool::{PoolBook, Vf};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// An action that is being carried out.
 #[derive(Debug, Clone)]
 pub struct Running {
     /// What.
     pub action: Action,
-    /// When it is over.
+    /// When the machine changes, or is looked at. A crash before that is one before the effect.
+    pub effect_at: Millis,
+    /// When the daemon learns of it. A crash before that is one after the effect.
     pub until: Millis,
-    /// The machine has been changed: a crash now comes after the effect.
-    pub applied: bool,
-    /// How it ends.
+    /// How it ends; known from the effect on.
     pub result: Option<Result<Outcome, Failure>>,
 }
 
@@ -30,8 +27,10 @@ pub struct Daemon {
     pub book: PoolBook,
     /// The guests.
     pub guests: BTreeMap<DomainId, Guest>,
-    /// Guests whose monitor is connected.
-    pub linked: BTreeSet<DomainId>,
+    /// Monitors that are connected, with the serial of their QEMU.
+    pub links: BTreeMap<DomainId, u64>,
+    /// When a monitor is tried again.
+    pub relink_at: BTreeMap<DomainId, Millis>,
     /// What is being done.
     pub running: BTreeMap<DomainId, Running>,
 }
@@ -63,28 +62,33 @@ impl Host {
             pools,
             settings,
         };
-        host.start();
+        // An empty disk holds no contradiction.
+        drop(host.start());
         host
     }
 
     /// Starts the daemon from what is on the disk.
-    pub fn start(&mut self) {
+    ///
+    /// # Errors
+    /// Two records claim one VF.
+    pub fn start(&mut self) -> Result<(), String> {
         let mut daemon = Daemon::default();
         daemon.book.set_pools(self.pools.clone());
         for record in self.disk.values() {
-            for pair in record.pairs.values() {
-                if let Some(lease) = &pair.lease {
-                    daemon
-                        .book
-                        .restore(lease)
-                        .expect("two records on the disk claim one VF");
-                }
+            for lease in record.pairs.values().filter_map(|pair| pair.lease.as_ref()) {
+                daemon.book.restore(lease).map_err(|error| error.to_string())?;
             }
-            daemon
-                .guests
-                .insert(record.spec.id, Guest::new(record.clone(), self.settings));
+            let guest = Guest::new(record.clone(), self.settings);
+            daemon.guests.insert(record.spec.id, guest);
         }
         self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// A guest of the daemon's.
+    #[must_use]
+    pub fn guest(&self, id: DomainId) -> Option<&Guest> {
+        self.daemon.as_ref()?.guests.get(&id)
     }
 
     /// Tells a guest of the daemon's, if there is one.
@@ -94,60 +98,38 @@ impl Host {
         }
     }
 
+    /// The monitor of a domain is connected.
+    #[must_use]
+    pub fn is_linked(&self, id: DomainId) -> bool {
+        let Some(qemu) = self.machine.qemu.get(&id) else {
+            return false;
+        };
+        let link = self.daemon.as_ref().and_then(|daemon| daemon.links.get(&id));
+        link == Some(&qemu.serial)
+    }
+
     /// What libvirt says of a domain.
     #[must_use]
     pub fn libvirt(&self, id: DomainId) -> (DomainSeen, Job) {
-        let Some(qemu) = self.machine.qemu.get(&id) else {
-            return (DomainSeen::Absent, Job::None);
-        };
-        let job = match (self.machine.outgoing.contains(&id), qemu.incoming) {
-            (true, _) => Job::Outgoing,
-            (_, true) => Job::Incoming,
-            _ => Job::None,
-        };
-        (DomainSeen::Active, job)
+        match self.machine.active.get(&id) {
+            Some(job) => (DomainSeen::Active, *job),
+            None => (DomainSeen::Absent, Job::None),
+        }
     }
 
-    /// What the monitor says.
+    /// All that a look shows.
     #[must_use]
-    pub fn monitor(&self, id: DomainId, mac: Mac) -> Option<QmpSeen> {
-        let qemu = self.machine.qemu.get(&id)?;
-        let migration = match (qemu.copying, qemu.completed) {
-            (true, _) => MigrationSeen::Active,
-            (_, true) => MigrationSeen::Completed,
-            _ => MigrationSeen::Idle,
+    pub fn look(&self, id: DomainId, libvirt: bool) -> Snapshot {
+        let Some(guest) = self.guest(id) else {
+            return Snapshot::default();
         };
-        let plugged = qemu.plugged.iter().map(|_| mac).collect();
-        Some(QmpSeen {
-            running: qemu.running,
-            migration,
-            plugged,
-        })
-    }
-
-    /// What the guest's agent says; it speaks while the CPUs run.
-    #[must_use]
-    pub fn agent(&self, id: DomainId) -> Option<AgentPair> {
-        let qemu = self.machine.qemu.get(&id).filter(|qemu| qemu.running)?;
-        Some(AgentPair {
-            bonded: true,
-            primary_ready: qemu.primary_ready,
-            on_primary: qemu.on_primary,
-        })
-    }
-
-    /// All of it.
-    #[must_use]
-    pub fn look(&self, id: DomainId, mac: Mac, libvirt: bool) -> Snapshot {
+        let qemu = self.machine.qemu.get(&id).filter(|_| self.is_linked(id));
+        let macs = guest.record().pairs.keys();
         Snapshot {
             libvirt: libvirt.then(|| self.libvirt(id)),
-            qmp: self.monitor(id, mac),
-            standby: self
-                .machine
-                .standby
-                .get(&mac)
-                .map(|seen| (mac, seen.clone()))
-                .into_iter()
+            qmp: qemu.map(|qemu| qemu.monitor()),
+            standby: macs
+                .filter_map(|mac| Some((*mac, self.machine.standby.get(mac)?.clone())))
                 .collect(),
         }
     }

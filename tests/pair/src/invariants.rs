@@ -1,110 +1,163 @@
 //! What must hold. The numbers are those of `docs/design.md`.
 
-use crate::machine::Qemu;
 use crate::world::World;
-use hybond_core::guest::{Stage, StandbySeen};
+use hybond_core::spec::Policy;
 use std::collections::BTreeMap;
 
-/// 2: a VF is unplugged only once the guest runs on a standby that is up.
-pub fn may_unplug(standby: Option<&StandbySeen>, qemu: &Qemu) {
-    assert!(!qemu.on_primary, "a VF is unplugged that carries the guest's traffic");
-    assert!(
-        standby.is_some_and(|standby| standby.up),
-        "a VF is unplugged, and the standby is not up"
-    );
-}
-
 /// After every step.
-pub fn always(world: &World) {
-    for host in &world.hosts {
-        for (id, qemu) in &host.machine.qemu {
-            // 1: no VF is plugged while RAM is copied.
-            assert!(
-                !(qemu.copying && qemu.plugged.is_some()),
-                "RAM of {id} is copied with a VF plugged"
-            );
-            // 2: a guest that runs has a path.
-            let mac = world.domains[id];
-            let standby_up = host.machine.standby.get(&mac).is_some_and(|standby| standby.up);
-            let primary = qemu.on_primary && qemu.plugged.is_some();
-            // In the moment of its arrival the macvtap may still be on its way up, if the daemon was just restarted.
-            let settled = host.daemon.as_ref().is_some_and(|daemon| {
-                daemon
-                    .guests
-                    .get(id)
-                    .is_some_and(|guest| guest.record().stage == Stage::Running)
-            });
-            assert!(
-                !qemu.running || primary || standby_up || !settled,
-                "{id} runs without a path"
-            );
-        }
-        // 3: a VF has one lease, on the disk and in the machine.
-        let mut holders = BTreeMap::new();
-        for record in host.disk.values() {
-            for lease in record.pairs.values().filter_map(|pair| pair.lease.as_ref()) {
-                let other = holders.insert(&lease.vf.id, record.spec.id);
-                assert!(
-                    other.is_none(),
-                    "{} is leased to {} and {other:?}",
-                    lease.vf.id,
-                    record.spec.id
-                );
-            }
-        }
-        for (id, qemu) in &host.machine.qemu {
-            if let Some(vf) = &qemu.plugged {
-                assert_eq!(
-                    holders.get(vf),
-                    Some(id),
-                    "{vf} is plugged into {id} without a lease of its"
-                );
+pub fn always(world: &mut World) {
+    if let Some(text) = broken(world) {
+        world.violate(text);
+    }
+    // A guest that arrives has its path a moment later at the latest; from then on it has one.
+    for host in &mut world.hosts {
+        let machine = &mut host.machine;
+        for qemu in machine.qemu.values_mut() {
+            for (mac, nic) in &mut qemu.nics {
+                let standby = machine.standby.get(mac).is_some_and(|standby| standby.up);
+                nic.pathed |= qemu.running && (standby || nic.on_primary && nic.plugged.is_some());
             }
         }
     }
+}
+
+fn broken(world: &World) -> Option<String> {
+    for (n, host) in world.hosts.iter().enumerate() {
+        let machine = &host.machine;
+        // 3: a VF has one lease, on the disk as in the machine.
+        let mut holders = BTreeMap::new();
+        for record in host.disk.values() {
+            for (mac, pair) in &record.pairs {
+                let Some(lease) = &pair.lease else { continue };
+                if let Some(other) = holders.insert(&lease.vf.id, (record.spec.id, *mac)) {
+                    return Some(format!("{} is leased to {} and {other:?}", lease.vf.id, record.spec.id));
+                }
+            }
+        }
+        for (id, qemu) in &machine.qemu {
+            // 1: no VF is plugged while RAM is copied.
+            if qemu.copying && qemu.has_primary() {
+                return Some(format!("RAM of {id} is copied with a VF plugged"));
+            }
+            for (mac, nic) in &qemu.nics {
+                // 2: a guest that runs has a path.
+                let path = machine.standby_up(*mac) || nic.on_primary && nic.plugged.is_some();
+                if qemu.running && nic.pathed && !path {
+                    return Some(format!("pair {mac} of {id} has lost its path on host{n}"));
+                }
+                // 3, of the machine.
+                let holder = nic.plugged.as_ref().map(|vf| (vf, holders.get(vf)));
+                if let Some((vf, holder)) = holder.filter(|(_, holder)| *holder != Some(&(*id, *mac))) {
+                    return Some(format!("{vf} is plugged into {id}, and leased to {holder:?}"));
+                }
+            }
+        }
+        // 3, of the pool: what a record names is nobody else's.
+        let book = host.daemon.as_ref().map(|daemon| &daemon.book);
+        for (vf, (id, mac)) in holders {
+            let Some(book) = book else { continue };
+            let other = book.holder(vf).filter(|lease| (lease.domain, lease.mac) != (id, mac));
+            if let Some(other) = other {
+                return Some(format!("{vf} is {id}'s on the disk and {}'s in the pool", other.domain));
+            }
+        }
+    }
+    None
 }
 
 /// When all is quiet.
-pub fn at_rest(world: &World) {
-    for (n, host) in world.hosts.iter().enumerate() {
-        for (id, mac) in &world.domains {
-            if host.machine.qemu.contains_key(id) {
-                continue;
-            }
-            // 4: nothing is left of a domain that is not here.
-            assert!(
-                !host.machine.standby.contains_key(mac),
-                "host {n} still has the macvtap of {id}"
-            );
-            assert!(
-                !host.disk.contains_key(id),
-                "host {n} still has a record of {id}: {:?}",
-                host.disk[id]
-            );
-            let dressed = host.machine.dressed.values().any(|of| of == mac);
-            assert!(!dressed, "host {n} still has a VF with the MAC of {id}");
-            let daemon = host.daemon.as_ref().expect("up");
-            assert!(
-                daemon.book.leases().all(|lease| lease.domain != *id),
-                "host {n} still has a lease of {id}"
-            );
-        }
-        // 5: a guest that is here has its VF, if it wants one and one is free on its PF.
-        for (id, qemu) in &host.machine.qemu {
-            assert!(qemu.running, "{id} does not run on host {n}");
-            let record = host.disk.get(id).expect("a record");
-            let pair = &record.pairs[&world.domains[id]];
-            let daemon = host.daemon.as_ref().expect("up");
-            let free = host
-                .pools
-                .values()
-                .flatten()
-                .any(|vf| Some(&vf.pf) == pair.pf.as_ref() && daemon.book.holder(&vf.id).is_none());
-            let wanted = pair.held_back.is_none() && (pair.lease.is_some() || free);
-            assert!(
-                !wanted || qemu.on_primary && qemu.plugged.is_some(),
-                "{id} is not on a VF on host {n}: {record:?}"
-            );
+pub fn at_rest(world: &mut World) {
+    if world.violation.is_none() {
+        if let Some(text) = restless(world) {
+            world.violate(text);
         }
     }
+}
+
+fn restless(world: &World) -> Option<String> {
+    if let Some(id) = world.operations.keys().next() {
+        return Some(format!("libvirt never ends with {id}"));
+    }
+    for (n, host) in world.hosts.iter().enumerate() {
+        let Some(daemon) = &host.daemon else {
+            return Some(format!("host{n} is down"));
+        };
+        for (id, spec) in &world.domains {
+            let Some(qemu) = host.machine.qemu.get(id) else {
+                // 4: nothing is left of a domain that is not here.
+                let standby = spec
+                    .pairs
+                    .iter()
+                    .any(|pair| host.machine.standby.contains_key(&pair.mac));
+                let left = [
+                    (standby, "a macvtap"),
+                    (host.disk.contains_key(id), "a record"),
+                    (daemon.guests.contains_key(id), "a task"),
+                    (daemon.book.leases().any(|lease| lease.domain == *id), "a lease"),
+                ];
+                if let Some((_, what)) = left.iter().find(|(left, _)| *left) {
+                    let record = host.disk.get(id);
+                    return Some(format!("host{n} still has {what} of {id}: {record:?}"));
+                }
+                continue;
+            };
+            if !qemu.running {
+                return Some(format!("{id} does not run on host{n}"));
+            }
+            let (Some(record), Some(guest)) = (host.disk.get(id), daemon.guests.get(id)) else {
+                return Some(format!("host{n} has no record of {id}"));
+            };
+            if record.stage != hybond_core::guest::Stage::Running {
+                return Some(format!("{id} is {} on host{n}", record.stage_name()));
+            }
+            if record != guest.record() || record.arrived || record.xml_stale {
+                return Some(format!("something is still to be done for {id} on host{n}: {record:?}"));
+            }
+            for pair in &spec.pairs {
+                let (nic, has) = (&qemu.nics[&pair.mac], &record.pairs[&pair.mac]);
+                let on_primary = nic.on_primary && nic.plugged.is_some();
+                // 2.
+                if !host.machine.standby_up(pair.mac) {
+                    return Some(format!("pair {} of {id} has no standby on host{n}", pair.mac));
+                }
+                // 5: it has its VF, if it wants one and one is free on its PF.
+                let mut of_pf = host
+                    .pools
+                    .values()
+                    .flatten()
+                    .filter(|vf| Some(&vf.pf) == has.pf.as_ref());
+                let free = of_pf.any(|vf| daemon.book.holder(&vf.id).is_none());
+                let wanted = pair.policy != Policy::Never && has.held_back.is_none();
+                if wanted && (free || has.lease.is_some()) && !on_primary {
+                    return Some(format!(
+                        "pair {} of {id} is not on a VF on host{n}: {record:?}",
+                        pair.mac
+                    ));
+                }
+                if !wanted && (has.lease.is_some() || nic.plugged.is_some()) {
+                    return Some(format!("pair {} of {id} has a VF on host{n}: {record:?}", pair.mac));
+                }
+            }
+        }
+        // 4: only a VF that is plugged has a guest's MAC; only what a record names is leased.
+        for (vf, mac) in &host.machine.dressed {
+            let plugged = |qemu: &crate::machine::Qemu| {
+                let nic = qemu.nics.get(mac);
+                nic.is_some_and(|nic| nic.plugged.as_ref() == Some(vf))
+            };
+            if !host.machine.qemu.values().any(plugged) {
+                return Some(format!("{vf} of host{n} still has the MAC {mac}"));
+            }
+        }
+        for lease in daemon.book.leases() {
+            let record = host
+                .disk
+                .get(&lease.domain)
+                .and_then(|record| record.pairs.get(&lease.mac));
+            if record.and_then(|pair| pair.lease.as_ref()) != Some(lease) {
+                return Some(format!("{} of host{n} is leased to no record", lease.vf.id));
+            }
+        }
+    }
+    None
 }

@@ -1,16 +1,16 @@
-//! Two hosts of hybond on virtual time, over a link that loses, delays, repeats and reorders, with either daemon crashing at
-//! any point. Nothing here sleeps, and a run is repeated exactly by its seed.
-//!
-//! ```text
-//!   World ── time, the order of everything (`Dice`), the link, libvirt's migration
-//!     ├ Host a ── daemon: Guest + PoolBook, lost in a crash
-//!     │           disk: records, which survive
-//!     │           machine: macvtaps, VFs, QEMUs, which survive
-//!     └ Host b ── the same
-//! ```
+//! Two hosts of hybond on virtual time.
 
+pub mod case;
 pub mod dice;
+mod driver;
+mod effects;
 pub mod host;
 pub mod invariants;
+mod libvirt;
+mod link;
 pub mod machine;
+mod migration;
+mod monitor;
+pub mod plant;
+mod trouble;
 pub mod world;

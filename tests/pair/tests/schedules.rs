@@ -1,50 +1,90 @@
 //! Random schedules: whatever is lost, repeated, late or crashed, the invariants hold.
 
-use hybond_core::spec::Policy;
-use hybond_test_pair::world::{Faults, World};
+use hybond_test_pair::case::{Case, Faults};
+use hybond_test_pair::world::World;
 use proptest::prelude::*;
 
-fn run(seed: u64, domains: u8, vfs: u32, policy: Policy, faults: Faults) -> World {
-    let mut world = World::new(seed, domains, vfs, policy, faults);
-    for _ in 0..1500 {
+fn run(case: Case) -> Result<World, String> {
+    let mut world = World::new(case);
+    for _ in 0..case.steps {
         world.step();
     }
     world.calm();
-    world
+    world.verdict().map(|()| world)
 }
 
 #[test]
 fn without_faults_every_migration_succeeds_and_ends_on_a_vf() {
-    let mut succeeded = 0;
-    for seed in 0..20 {
-        let world = run(seed, 2, 4, Policy::Prefer, Faults::default());
-        assert_eq!(world.ended.1, 0, "seed {seed}: {:?}", world.refusals);
-        succeeded += world.ended.0;
+    let mut migrated = 0;
+    for seed in 0..40 {
+        let case = Case::peaceful(seed);
+        let world = run(case).unwrap_or_else(|why| panic!("case {case}: {why}"));
+        assert_eq!(world.tally.stayed, 0, "case {case}: {:?}", world.refusals);
+        migrated += world.tally.migrated;
     }
     assert!(
-        succeeded > 20,
-        "only {succeeded} migrations in all: the test tests nothing"
+        migrated > 100,
+        "only {migrated} migrations in all: the test tests nothing"
     );
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+/// Runs one case again, as another test has printed it, and prints what happened.
+#[test]
+fn replay() {
+    let Ok(text) = std::env::var("HYBOND_PAIR_CASE") else {
+        return;
+    };
+    let case: Case = text.parse().expect("HYBOND_PAIR_CASE");
+    let mut world = World::new(case);
+    world.trace = Some(Vec::new());
+    for _ in 0..case.steps {
+        world.step();
+    }
+    world.calm();
+    for line in world.trace.iter().flatten() {
+        eprintln!("{line}");
+    }
+    eprintln!("{:?}", world.tally);
+    world.verdict().expect("the invariants hold");
+}
 
-    #[test]
-    fn the_invariants_hold_whatever_happens(
-        seed: u64,
-        domains in 1u8..4,
-        vfs in 1u32..5,
-        require: bool,
+prop_compose! {
+    fn faults()(
         crash in 0u64..4,
+        power in 0u64..4,
         lose in 0u64..30,
         repeat in 0u64..30,
-        abort in 0u64..3,
+        abort in 0u64..15,
         fail in 0u64..10,
-        disobey in 0u64..3,
-    ) {
-        let policy = if require { Policy::Require } else { Policy::Prefer };
-        let faults = Faults { crash, lose, repeat, abort, fail, disobey };
-        run(seed, domains, vfs, policy, faults);
+        disk in 0u64..5,
+        deaf in 0u64..15,
+        disobey in 0u64..4,
+    ) -> Faults {
+        Faults { crash, power, lose, repeat, abort, fail, disk, deaf, disobey }
+    }
+}
+
+prop_compose! {
+    fn cases()(
+        seed: u64,
+        domains in 1u8..4,
+        pairs in 1u8..3,
+        vfs in 1u8..6,
+        policy in 0u8..4,
+        steps in 50u32..400,
+        faults in faults(),
+    ) -> Case {
+        Case { seed, domains, pairs, vfs, policy, steps, faults }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_invariants_hold_whatever_happens(case in cases()) {
+        if let Err(why) = run(case) {
+            return Err(TestCaseError::fail(format!("{why}; HYBOND_PAIR_CASE={case}")));
+        }
     }
 }

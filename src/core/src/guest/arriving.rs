@@ -37,14 +37,19 @@ impl Guest {
     }
 
     pub(super) fn starting(&mut self, now: Millis) -> Option<Action> {
-        let action = self.settle(now).or_else(|| self.raise(now));
-        if action.is_some() {
-            return action;
+        // Laid out while somebody waits for it, and once: who comes back after a restart may be running elsewhere by now.
+        if self.waiters.is_empty() {
+            return self.ask_whether_it_comes(now);
         }
-        if !self.waiters.is_empty() {
+        let mut action = self.settle(now);
+        if action.is_none() && self.is_preparing() {
+            // Up before the guest runs; not earlier than libvirt has begun, or an address is claimed for nobody.
+            action = self.raise(now);
+        }
+        if action.is_none() {
             self.answer_hooks();
         }
-        self.ask_whether_it_comes(now)
+        action
     }
 
     pub(super) fn incoming(&mut self, now: Millis) -> Option<Action> {
@@ -52,10 +57,10 @@ impl Guest {
             return None;
         };
         let migration = migration.clone();
-        if let Some(action) = self.settle(now) {
-            return Some(action);
-        }
         if !self.waiters.is_empty() {
+            if let Some(action) = self.settle(now) {
+                return Some(action);
+            }
             if !self.drained && self.record.answered.is_none() {
                 let peer = self.record.spec.source_peer.clone();
                 return peer.map(|peer| Action::AskDrain { peer, migration });

@@ -195,6 +195,11 @@ impl Guest {
         }
     }
 
+    /// Hook `prepare` waits.
+    pub(super) fn is_preparing(&self) -> bool {
+        self.waiters.iter().any(|waiter| !waiter.edits)
+    }
+
     /// All is laid out: the hooks that wait may go on.
     pub(super) fn answer_hooks(&mut self) {
         let sources = self.sources();
