@@ -20,6 +20,7 @@ pub mod process;
 pub mod qmp;
 pub mod report;
 pub mod saved;
+pub mod scenario;
 pub mod tier2;
 pub mod tier3;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use hybond_lab::tier2::Pair;
-use hybond_lab::{Domain, Guest, Lab, Machine, cache, image};
+use hybond_lab::{Domain, Guest, Lab, Machine, cache, image, scenario};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -21,6 +21,9 @@ usage: hybond-lab up                      restore (or first build) the two emula
        hybond-lab iommufd                 put the rebuilt iommufd and VFIO modules on the running hosts
        hybond-lab tier2 up | down | ssh HOST COMMAND…
                                           the same for the two namespaced hosts
+       hybond-lab demo [--migrations N] [--out FOLDER]
+                                          migrate a hybrid guest there and back (2) under traffic; the report goes to
+                                          target/demo. Wants the packages of `make packages`
        hybond-lab clean-cache             remove everything that the lab has built
 
 The cache is $HYBOND_CACHE, by default /var/cache/hybond-lab. $HYBOND_LAB names a second lab beside the usual one.";
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
             "peer" => interact(pair.peer(), command),
             _ => bail!("there is no host {host}: src, dst and peer are there"),
         }),
+        ["demo", rest @ ..] => demo(rest),
         ["clean-cache"] => clean_cache(),
         _ => {
             eprintln!("{USAGE}");
@@ -143,6 +147,15 @@ fn domain(name: &str, pf: &str, arguments: &[&str]) -> Result<ExitCode> {
     }
     write!(std::io::stdout(), "{}", domain.xml())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn demo(arguments: &[&str]) -> Result<ExitCode> {
+    let (migrations, folder) = scenario::demo_arguments(arguments)?;
+    let mut out = std::io::stdout().lock();
+    Ok(match scenario::demo(migrations, &folder, &mut out)? {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn clean_cache() -> Result<ExitCode> {

@@ -13,7 +13,7 @@ mod stage;
 mod timeline;
 mod traffic;
 
-pub use demo::demo;
+pub use demo::{arguments as demo_arguments, demo};
 pub use follow::{Follow, Stopwatch};
 pub use interrupts::Interrupts;
 pub use leftovers::Inventory;

@@ -81,7 +81,10 @@ fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
     match found.as_slice() {
         [package] => Ok(package.clone()),
         [] => bail!("no {prefix}*.deb in {}; `make packages` builds it", folder.display()),
-        _ => bail!("several {prefix}*.deb in {}; `make packages` leaves one", folder.display()),
+        _ => bail!(
+            "several {prefix}*.deb in {}; `make packages` leaves one",
+            folder.display()
+        ),
     }
 }
 
@@ -93,7 +96,12 @@ fn probe() -> Result<PathBuf> {
     let has_musl = Path::new(sysroot.trim()).join("lib/rustlib").join(musl).exists();
     let target = if has_musl { musl } else { "x86_64-unknown-linux-gnu" };
     let mut build = Command::new(cargo);
-    build.args(["build", "--locked", "--message-format=json-render-diagnostics", "--profile=tiny"]);
+    build.args([
+        "build",
+        "--locked",
+        "--message-format=json-render-diagnostics",
+        "--profile=tiny",
+    ]);
     build.args(["-p", "hybond-lab", "--bin=hybond-probe"]);
     build.arg(format!("--target={target}")).current_dir(top());
     if !has_musl {
@@ -110,7 +118,10 @@ fn probe() -> Result<PathBuf> {
     if !output.success() {
         bail!("the probe does not build: {}", output.stderr.trim());
     }
-    let messages = output.stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let messages = output
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
     programs.last().context("cargo names no program of hybond-probe")
 }

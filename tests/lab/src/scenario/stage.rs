@@ -20,7 +20,7 @@ pub struct Stage<'a> {
     pub lab: &'a Lab,
     /// What was installed.
     pub packages: &'a Packages,
-    /// Each host as it was before anything of hybond was there.
+    /// Each host as it was before the first hybrid guest.
     before: Vec<(String, Inventory)>,
 }
 
@@ -40,12 +40,14 @@ impl<'a> Stage<'a> {
         image::guest_image(&programs, &initramfs)?;
         let initramfs = fs::read(&initramfs).context("cannot read the guest's image")?;
         let before = lab.each(|host| {
-            let before = Inventory::of(host)?;
             host.write_file(&format!("{GUEST_FILES}/initramfs"), &initramfs, "644")?;
             install(host, packages)?;
-            Ok((host.name().to_owned(), before))
+            Ok((host.name().to_owned(), Inventory::of(host)?))
         })?;
-        progress(&format!("hybond is installed on both after {} s", start.elapsed().as_secs()));
+        progress(&format!(
+            "hybond is installed on both after {} s",
+            start.elapsed().as_secs()
+        ));
         Ok(Self { lab, packages, before })
     }
 
@@ -57,8 +59,7 @@ impl<'a> Stage<'a> {
         configure(host, text)
     }
 
-    /// What is on a host that was not there before hybond was, or that a guest has left there. For a host without a
-    /// hybrid guest, it must be nothing.
+    /// What is on a host that was not there before the first hybrid guest was. Where none is now, it must be nothing.
     ///
     /// # Errors
     /// The host cannot be looked at.

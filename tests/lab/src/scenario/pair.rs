@@ -1,0 +1,191 @@
+//! A hybrid guest: an ordinary domain that was made hybrid as a user makes it.
+
+use crate::{Domain, Guest, Host, Machine, Output};
+use anyhow::{Context, Result, ensure};
+use hybond_wire::agent::Path;
+use hybond_wire::control::{DomainStatus, PairStatus};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// Name of the pool on both hosts.
+pub const POOL: &str = "lan";
+
+/// What `virsh` is given, before the domain and the destination.
+pub const MIGRATE: &str = "virsh migrate --live --persistent";
+
+const BOOT: Duration = Duration::from_secs(400);
+const MIGRATION: Duration = Duration::from_secs(400);
+/// From a running guest to one whose traffic goes over its VF.
+const SETTLE: Duration = Duration::from_secs(180);
+
+/// A guest of the lab with one pair.
+#[derive(Debug, Clone)]
+pub struct HybridGuest {
+    /// Its domain as it was before hybond.
+    pub domain: Domain,
+    /// Commands in it.
+    pub guest: Guest,
+}
+
+#[derive(Deserialize)]
+struct Domains {
+    domains: Vec<DomainStatus>,
+}
+
+impl HybridGuest {
+    /// The usual guest under a name; nothing is done yet.
+    #[must_use]
+    pub fn new(name: &str, host: &Host) -> Self {
+        Self {
+            domain: Domain::new(name, host.pfs().first().map_or("", String::as_str)),
+            guest: Guest::new(name),
+        }
+    }
+
+    /// libvirt's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.domain.name
+    }
+
+    /// Address for the probe.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let words = self.domain.kernel_arguments.split_whitespace();
+        let ip = words.filter_map(|word| word.strip_prefix("lab.ip=")).next_back();
+        ip.and_then(|ip| ip.split('/').next()).unwrap_or_default().to_owned()
+    }
+
+    /// Defines the domain and makes it hybrid.
+    ///
+    /// # Errors
+    /// libvirt or hybondctl refuses.
+    pub fn define(&self, host: &Host) -> Result<()> {
+        define(host, &self.domain)?;
+        host.ok(&format!("hybondctl enable {} --pool {POOL}", self.name()))?;
+        Ok(())
+    }
+
+    /// Defines the domain, makes it hybrid, starts it, and waits until its traffic goes over a VF.
+    ///
+    /// # Errors
+    /// One of these fails, or takes too long.
+    pub fn start(&self, host: &Host) -> Result<PairStatus> {
+        self.define(host)?;
+        host.ok(&format!("virsh start {}", self.name()))?;
+        self.guest.wait_ready(host, BOOT)?;
+        self.wait_primary(host)
+    }
+
+    /// What hybond says of it on a host.
+    ///
+    /// # Errors
+    /// It is not there, or hybondd does not answer.
+    pub fn status(&self, host: &Host) -> Result<DomainStatus> {
+        status(&host.ok(&format!("hybondctl --json status {}", self.name()))?)
+    }
+
+    /// What hybond says of its pair.
+    ///
+    /// # Errors
+    /// As [`HybridGuest::status`].
+    pub fn pair(&self, host: &Host) -> Result<PairStatus> {
+        first_pair(self.status(host)?)
+    }
+
+    /// Waits until its traffic goes over a VF and it is all there on this host.
+    ///
+    /// # Errors
+    /// It is not within three minutes; the error has the last status.
+    pub fn wait_primary(&self, host: &Host) -> Result<PairStatus> {
+        let status = self.wait_path(host, Path::Primary)?;
+        let pair = first_pair(status)?;
+        ensure!(
+            pair.plugged && pair.vf.is_some(),
+            "the path is primary without a VF: {pair:?}"
+        );
+        Ok(pair)
+    }
+
+    /// Waits until its traffic goes over its standby and it is all there on this host.
+    ///
+    /// # Errors
+    /// It is not within three minutes; the error has the last status.
+    pub fn wait_standby(&self, host: &Host) -> Result<PairStatus> {
+        first_pair(self.wait_path(host, Path::Standby)?)
+    }
+
+    fn wait_path(&self, host: &Host, path: Path) -> Result<DomainStatus> {
+        let word = match path {
+            Path::Primary => "primary",
+            Path::Standby => "standby",
+            Path::None => "none",
+        };
+        let script = format!(
+            "s=$(hybondctl --json status {}) || {{ echo \"$s\"; exit 1; }}; echo \"$s\"; \
+             echo \"$s\" | grep -q '\"stage\": *\"running\"' && echo \"$s\" | grep -q '\"active\": *\"{word}\"'",
+            self.name()
+        );
+        let what = format!("path {word} of guest {}", self.name());
+        status(&host.until(&what, &script, SETTLE)?)
+    }
+
+    /// A plain `virsh migrate`, run on `from`. Whether it succeeded is in the answer.
+    ///
+    /// # Errors
+    /// It cannot be run, or does not end.
+    pub fn migrate(&self, from: &Host, to: &Host) -> Result<Output> {
+        self.migrate_with(from, to, "")
+    }
+
+    /// As [`HybridGuest::migrate`], with more options.
+    ///
+    /// # Errors
+    /// It cannot be run, or does not end.
+    pub fn migrate_with(&self, from: &Host, to: &Host, options: &str) -> Result<Output> {
+        let command = format!("{MIGRATE} {} qemu+tls://{}/system {options}", self.name(), to.name());
+        from.run_within(&command, MIGRATION)
+    }
+
+    /// Ends the guest, and removes its domain from both hosts.
+    ///
+    /// # Errors
+    /// libvirt refuses.
+    pub fn remove(&self, hosts: &[Host]) -> Result<()> {
+        for host in hosts {
+            remove(host, self.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// Defines an ordinary domain.
+pub(super) fn define(host: &Host, domain: &Domain) -> Result<()> {
+    let file = format!("/root/{}.xml", domain.name);
+    host.write_file(&file, domain.xml().as_bytes(), "644")?;
+    host.ok(&format!("virsh define {file}"))?;
+    Ok(())
+}
+
+/// Ends a domain and removes it, as far as it is there.
+pub(super) fn remove(host: &Host, name: &str) -> Result<()> {
+    host.ok(&format!(
+        "virsh -q list --all --name | grep -qx {name} || exit 0\n\
+         virsh -q list --name | grep -qx {name} && {{ virsh destroy {name} || exit; }}\n\
+         virsh -q list --all --name | grep -qx {name} || exit 0\nvirsh undefine {name}"
+    ))?;
+    Ok(())
+}
+
+fn status(json: &str) -> Result<DomainStatus> {
+    let domains: Domains = serde_json::from_str(json).context("hybondctl status")?;
+    domains
+        .domains
+        .into_iter()
+        .next()
+        .context("hybondctl status shows no domain")
+}
+
+fn first_pair(status: DomainStatus) -> Result<PairStatus> {
+    status.pairs.into_iter().next().context("the domain has no pair")
+}
