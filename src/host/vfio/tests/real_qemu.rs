@@ -172,3 +172,33 @@ async fn a_vf_that_is_not_there_is_not_plugged_and_revoking_it_is_fine() {
         revoked.expect("nothing to take back");
     }
 }
+
+#[tokio::test]
+async fn the_descriptor_of_an_interrupted_plug_is_closed() {
+    let mac: Mac = "52:54:00:aa:00:01".parse().expect("a MAC");
+    let Some(qemu) = Qemu::start(mac) else { return };
+    let qmp = qemu.connect().await;
+    // /dev/zero in the place of the VF's character device.
+    let tree = tempfile::tempdir().expect("a folder");
+    let vf: Bdf = "0000:01:10.0".parse().expect("a PCI address");
+    let cdev = tree.path().join(format!("bus/pci/devices/{vf}/vfio-dev/vfio0"));
+    std::fs::create_dir_all(&cdev).expect("a folder");
+    std::fs::write(cdev.join("dev"), "1:5\n").expect("a file");
+    let held = || {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", qemu.child.id())).expect("it runs");
+        let targets = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        targets.filter(|t| t == Path::new("/dev/zero")).count()
+    };
+    let device = File::open("/dev/zero").expect("there");
+    qmp.getfd(&format!("hbfd-{vf}"), device.as_fd()).await.expect("taken");
+    assert_eq!(held(), 1);
+    // No device_add follows, as when the daemon ends in between.
+    let plugger = Plugger::new(Sysfs::at(tree.path()));
+    for _ in 0..2 {
+        let revoked = plugger
+            .revoke(PlugWay::Iommufd, Some(qemu.child.id()), vf, Some(&qmp))
+            .await;
+        revoked.expect("everything");
+        assert_eq!(held(), 0);
+    }
+}
