@@ -66,9 +66,18 @@ impl Agent {
         self.host.as_deref()
     }
 
-    /// A host has said hello to this run of the agent, and has been answered.
+    /// A host has said hello to this run of the agent, and the pairs that it named have their bonds.
+    pub fn settled(&self, view: &View) -> bool {
+        let named = self.host.iter().flatten();
+        self.greeted
+            && named
+                .filter_map(|mac| self.pairs.get(mac))
+                .all(|pair| pair.settled(view))
+    }
+
+    /// A host has said hello to this run of the agent.
     pub fn greeted(&self) -> bool {
-        self.greeted && self.hello.is_none()
+        self.greeted
     }
 
     /// The host has closed its end; what it has not read is not for the next one.

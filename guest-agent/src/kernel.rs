@@ -3,7 +3,9 @@
 use crate::announce;
 use crate::model::{Action, Kind, Link, Saved, View};
 use crate::nl::link::{self, RTM_DELLINK, RTM_NEWLINK, V6_NONE};
-use crate::nl::{GROUP_LINK, Socket};
+use crate::nl::moved::RTM_NEWADDR;
+use crate::nl::msg;
+use crate::nl::{GROUP_ADDRESSES, GROUP_LINK, Socket};
 use crate::state::StateDir;
 use crate::sys;
 use hybond_core::ids::Mac;
@@ -25,8 +27,8 @@ pub struct Kernel {
 }
 
 /// How often, in milliseconds, and how long at most udev is waited for.
-const UDEV_EVERY: u64 = 50;
-const UDEV_AT_MOST: u64 = 3_000;
+const UDEV_EVERY: u64 = 100;
+const UDEV_AT_MOST: u64 = 60_000;
 
 /// An error as a sentence: what was attempted, on what, and why it failed.
 fn because(what: impl FnOnce() -> String) -> impl FnOnce(Errno) -> String {
@@ -39,7 +41,7 @@ impl Kernel {
     pub fn open(state: StateDir, for_udev: bool) -> Result<Self, Errno> {
         Ok(Self {
             requests: Socket::requests()?,
-            events: Socket::events(GROUP_LINK)?,
+            events: Socket::events(GROUP_LINK | GROUP_ADDRESSES)?,
             state,
             for_udev,
             fresh: BTreeMap::new(),
@@ -61,6 +63,8 @@ impl Kernel {
                 links.insert(link.index, link);
             }
         })?;
+        view.addressed.clear();
+        self.requests.addressed(|index| view.has_address(index))?;
         view.saved = self
             .state
             .takeovers()
@@ -74,7 +78,10 @@ impl Kernel {
     pub fn hear(&mut self, view: &mut View) -> Result<(), Errno> {
         let heard = self.events.heard(|message| match message.kind {
             RTM_NEWLINK => update(view, message.payload),
-            RTM_DELLINK => drop(crate::nl::msg::u32_at(message.payload, 4).map(|index| view.links.remove(&index))),
+            RTM_NEWADDR => msg::u32_at(message.payload, 4)
+                .into_iter()
+                .for_each(|index| view.has_address(index)),
+            RTM_DELLINK => drop(msg::u32_at(message.payload, 4).map(|index| view.links.remove(&index))),
             _ => {}
         });
         match heard {
@@ -111,7 +118,11 @@ impl Kernel {
             Action::Enslave { index, bond } => vec![*index, *bond],
             Action::Join { saved, bond } => vec![saved.index, *bond],
             Action::SetActive { bond, .. } | Action::SetAllActive { bond, .. } | Action::Adjust { bond } => vec![*bond],
-            Action::MakeBond(_) | Action::Save(_) | Action::Restore { .. } | Action::Announce { .. } => Vec::new(),
+            Action::MakeBond(_)
+            | Action::Save(_)
+            | Action::Flush { .. }
+            | Action::Restore { .. }
+            | Action::Announce { .. } => Vec::new(),
         };
         // The kernel has told of its changes before it acknowledged the request; not every option's change is told of.
         let heard = self.hear(view).and_then(|()| {
@@ -178,6 +189,17 @@ impl Kernel {
                 }))?;
                 log!(info, "{slave} is in {bond_name}");
                 Ok(())
+            }
+            Action::Flush { index } => {
+                let name = name(index);
+                view.addressed.remove(index);
+                log!(
+                    warning,
+                    "something has given {name} addresses: deleting them, it is a slave"
+                );
+                self.requests
+                    .flush(*index)
+                    .map_err(because(|| format!("cannot delete the addresses of {name}")))
             }
             Action::Restore { saved, to } => self.restore(view, saved, *to),
             Action::Delete { index } => self
@@ -306,7 +328,7 @@ impl Kernel {
 fn update(view: &mut View, payload: &[u8]) {
     // What drives a link does not change while it has its number; looking it up again could meet a link half gone.
     view.announced.extend(link::notifies(payload));
-    let known = crate::nl::msg::u32_at(payload, 4)
+    let known = msg::u32_at(payload, 4)
         .and_then(|index| view.get(index))
         .map(|l| l.kind);
     if let Some(link) = link::parse(payload, |index, name| {
@@ -329,10 +351,18 @@ fn driver(index: u32, name: &str, for_udev: bool) -> Kind {
     kind
 }
 
-/// udev gives a NIC its lasting name, and tells its managers to leave it alone, before it makes this file. A bond with the
-/// name that the standby had before would be found by nobody. Where no udev runs there is nothing to wait for.
+/// udev gives a NIC its lasting name, and tells its managers to leave it alone. A bond with the name that the standby had
+/// before would be found by nobody. Where no udev runs there is nothing to wait for.
 fn named_by_udev(index: u32) -> bool {
-    !Path::new("/run/udev/control").exists() || Path::new(&format!("/run/udev/data/n{index}")).exists()
+    if !Path::new("/run/udev/control").exists() {
+        return true;
+    }
+    let Ok(record) = fs::read_to_string(format!("/run/udev/data/n{index}")) else {
+        return false;
+    };
+    // "I:": udev is through with it. It makes the record before, too, to say that it is about to rename the NIC.
+    let has = |start: &str| record.lines().any(|line| line.starts_with(start));
+    has("I:") && !has("E:ID_RENAMING=1") && !has("E:ID_PROCESSING=1")
 }
 
 /// Gives a link another's sysctls. What is read-only, or has no meaning for a bond, stays.

@@ -12,6 +12,7 @@
 mod log;
 mod agent;
 mod announce;
+mod announcer;
 mod cli;
 mod kernel;
 mod model;

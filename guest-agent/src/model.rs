@@ -71,6 +71,8 @@ pub struct View {
     pub links: BTreeMap<u32, Link>,
     /// Takeovers begun and not ended.
     pub saved: BTreeMap<Mac, Saved>,
+    /// Slaves that have got an IPv4 address: a manager that has not heard of the bond configures them.
+    pub addressed: BTreeSet<u32>,
     /// Links that the kernel has announced, or been told to announce by the host (virtio's GUEST_ANNOUNCE), since the agent
     /// last looked.
     pub announced: BTreeSet<u32>,
@@ -80,6 +82,14 @@ impl View {
     /// The link of that index.
     pub fn get(&self, index: u32) -> Option<&Link> {
         self.links.get(&index)
+    }
+
+    /// Notes that a link has an IPv4 address.
+    pub fn has_address(&mut self, index: u32) {
+        let slave = |l: &Link| l.master.is_some() && matches!(l.kind, Kind::Virtio | Kind::Nic);
+        if self.get(index).is_some_and(slave) {
+            self.addressed.insert(index);
+        }
     }
 
     /// The standby of a pair: the virtio NIC of that MAC.
@@ -168,6 +178,11 @@ pub enum Action {
         index: u32,
         /// The bond.
         bond: u32,
+    },
+    /// Delete the addresses of a slave: their routes would go around the bond.
+    Flush {
+        /// The slave.
+        index: u32,
     },
     /// Put what was saved on a link (the bond; the standby when undoing), take it from the other, forget the file.
     Restore {

@@ -1,6 +1,7 @@
 //! One pair: its bond, its primary, its switches and announcements, one action at a time.
 
 use crate::agent::SILENCE;
+use crate::announcer::Announcer;
 use crate::model::{Action, View};
 use crate::outbox::Outbox;
 use crate::retry::Retry;
@@ -10,13 +11,11 @@ use hybond_core::ids::Mac;
 use hybond_wire::agent::{FromAgent, PairState, Path};
 use std::collections::BTreeSet;
 
-/// Announcements after a switch, and the milliseconds between two.
-const ANNOUNCEMENTS: u8 = 3;
-const ANNOUNCE_EVERY: u64 = 100;
-/// Requests to announce that wait for one announcement.
-const ANNOUNCE_WAITING_MAX: usize = 8;
 /// The overlap of a failback that no host asked for, in milliseconds.
 const OWN_OVERLAP: u32 = 200;
+/// Milliseconds between two times of putting the standby back.
+const PUT_BACK_EVERY: u64 = 1_000;
+
 /// A pair.
 #[derive(Debug)]
 pub struct Pair {
@@ -28,15 +27,13 @@ pub struct Pair {
     /// A takeover failed and is taken back; how taking it back fares.
     undoing: Option<Retry>,
     switch: Option<Switch>,
-    /// Announcements to come, and when the next is due.
-    announcements: u8,
-    announce_at: u64,
-    announce_ids: Vec<u64>,
-    announced: Option<Result<(), String>>,
+    announcer: Announcer,
     /// Where the traffic went when it was last looked at.
     active: Option<Path>,
     /// Since when a primary with carrier has waited in the bond.
     primary_since: Option<u64>,
+    /// When the standby may be put back again.
+    put_back_at: u64,
     alone: bool,
     wait: Option<u64>,
     sent: Option<PairState>,
@@ -52,12 +49,10 @@ impl Pair {
             closing: Retry::default(),
             undoing: None,
             switch: None,
-            announcements: 0,
-            announce_at: 0,
-            announce_ids: Vec::new(),
-            announced: None,
+            announcer: Announcer::default(),
             active: None,
             primary_since: None,
+            put_back_at: 0,
             alone: true,
             wait: None,
             sent: None,
@@ -66,7 +61,7 @@ impl Pair {
 
     /// Whoever asked is not there any more.
     pub fn forget_host(&mut self) {
-        self.announce_ids.clear();
+        self.announcer.forget();
         if let Some(switch) = &mut self.switch {
             switch.ids.clear();
         }
@@ -103,26 +98,17 @@ impl Pair {
 
     /// The host wants an announcement.
     pub fn ask_announce(&mut self, id: u64, now: u64, out: &mut Outbox) {
-        if self.announce_ids.len() >= ANNOUNCE_WAITING_MAX {
-            let reason = format!("{ANNOUNCE_WAITING_MAX} requests already wait for an announcement");
+        if let Err(reason) = self.announcer.ask(id, now) {
             out.push(FromAgent::Failed { id, reason });
-            return;
         }
-        self.announce_ids.push(id);
-        self.announce(now);
     }
 
     /// Some links were announced by the kernel; if the active slave is among them, so is the bond.
     pub fn slave_announced(&mut self, view: &View, links: &BTreeSet<u32>, now: u64) {
         let active = view.bond(self.mac).and_then(|(_, options)| options.active);
         if active.is_some_and(|index| links.contains(&index)) {
-            self.announce(now);
+            self.announcer.begin(now);
         }
-    }
-
-    fn announce(&mut self, now: u64) {
-        self.announcements = ANNOUNCEMENTS;
-        self.announce_at = now;
     }
 
     /// The next thing to do.
@@ -144,6 +130,7 @@ impl Pair {
             return self.refuse(&self.making.reason(), out);
         }
         match takeover::next(view, saved, self.mac) {
+            Step::Do(action @ Action::Enslave { .. }) => self.put_back(action, now, out),
             Step::Do(action) => Some(action),
             Step::Complete { bond } => self.run(view, bond, now, out),
             Step::Absent => {
@@ -158,17 +145,34 @@ impl Pair {
         }
     }
 
+    /// Somebody has taken the standby out of the bond. Whoever does that again and again is not raced with.
+    fn put_back(&mut self, action: Action, now: u64, out: &mut Outbox) -> Option<Action> {
+        if self.enslaving.due(now) && now >= self.put_back_at {
+            log!(
+                warning,
+                "pair {}: something took the standby out of the bond: putting it back",
+                self.mac
+            );
+            self.put_back_at = now + PUT_BACK_EVERY;
+            return Some(action);
+        }
+        self.wait = Some(self.put_back_at).filter(|at| *at > now);
+        self.refuse(
+            "something else has taken the standby out of the bond: mark it as unmanaged there",
+            out,
+        )
+    }
+
     /// There is no bond: whoever waits is told so.
     fn refuse(&mut self, reason: &str, out: &mut Outbox) -> Option<Action> {
         let switch = self.switch.take();
         let waiting = switch.map(|s| s.ids).unwrap_or_default();
-        for id in waiting.into_iter().chain(std::mem::take(&mut self.announce_ids)) {
+        for id in waiting.into_iter().chain(self.announcer.stop()) {
             out.push(FromAgent::Failed {
                 id,
                 reason: reason.to_owned(),
             });
         }
-        self.announcements = 0;
         self.active = None;
         None
     }
@@ -196,9 +200,13 @@ impl Pair {
             standby,
             primary: primary.filter(|p| p.master == Some(bond)),
         };
+        let slaves = [Some(seen.standby), seen.primary];
+        if let Some(slave) = slaves.into_iter().flatten().find(|s| view.addressed.contains(&s.index)) {
+            return Some(Action::Flush { index: slave.index });
+        }
         self.watch(&seen, now);
         self.answer_announced(&seen, out);
-        if self.announcements > 0 && now >= self.announce_at {
+        if self.announcer.due(now) {
             return Some(Action::Announce { bond });
         }
         if let Some(action) = self.run_switch(&seen, now, out) {
@@ -223,7 +231,7 @@ impl Pair {
                 log!(warning, "pair {}: no slave of {name} has carrier", self.mac);
             } else {
                 log!(info, "pair {}: {name} is on the {}", self.mac, word(active));
-                self.announce(now);
+                self.announcer.begin(now);
             }
         }
         let ready = seen.primary.is_some_and(|p| p.carrier) && active == Path::Standby;
@@ -275,22 +283,25 @@ impl Pair {
     pub fn done(&mut self, action: &Action, result: Result<(), String>, now: u64) {
         match action {
             Action::Announce { .. } => {
-                self.announcements = self.announcements.saturating_sub(1);
-                self.announce_at = now + ANNOUNCE_EVERY;
                 if let Err(reason) = &result {
                     log!(warning, "pair {}: {reason}", self.mac);
                 }
-                self.announced = Some(result);
+                self.announcer.done(result, now);
             }
             Action::SetActive { .. } | Action::SetAllActive { .. } => {
                 if let Some(switch) = &mut self.switch {
                     switch.done(result, now);
                     if switch.switched() {
-                        self.announce(now);
+                        self.announcer.begin(now);
                     }
                 } else if let Err(reason) = result {
                     log!(warning, "pair {}: {reason}", self.mac);
                     self.closing.failed(reason, now);
+                }
+            }
+            Action::Flush { .. } => {
+                if let Err(reason) = result {
+                    log!(warning, "pair {}: {reason}", self.mac);
                 }
             }
             Action::Enslave { .. } => {
@@ -315,10 +326,10 @@ impl Pair {
     }
 
     fn answer_announced(&mut self, seen: &Seen<'_>, out: &mut Outbox) {
-        let Some(result) = self.announced.take() else {
+        let Some((ids, result)) = self.announcer.answered() else {
             return;
         };
-        for id in std::mem::take(&mut self.announce_ids) {
+        for id in ids {
             out.push(match &result {
                 Ok(()) => FromAgent::Done {
                     id,
@@ -330,6 +341,11 @@ impl Pair {
                 },
             });
         }
+    }
+
+    /// Its bond is there, or will not be soon.
+    pub fn settled(&self, view: &View) -> bool {
+        self.making.deadline().is_some() || (view.bond(self.mac).is_some() && !view.saved.contains_key(&self.mac))
     }
 
     /// The state for the host: always, or only where it differs from what it was told. `None` too where the guest does
@@ -360,7 +376,7 @@ impl Pair {
         if let Some(at) = self.making.deadline() {
             return Some(at);
         }
-        let announce = (self.announcements > 0).then_some(self.announce_at);
+        let announce = self.announcer.deadline();
         let alone = self
             .primary_since
             .filter(|_| self.alone && self.switch.is_none())

@@ -16,8 +16,10 @@ use std::time::Instant;
 
 /// Actions between two looks at what happens outside. A takeover has seven for each pair.
 const ACTIONS_MAX: usize = 200;
-/// How long the service manager waits for the first hello, in milliseconds, before it goes on with the network.
-const READY_AFTER: u64 = 2_000;
+/// How long the service manager waits, in milliseconds, before it goes on with the network: for the first hello, and where
+/// there was one, for the pairs' NICs to appear and be named.
+const HELLO_WITHIN: u64 = 2_000;
+const READY_WITHIN: u64 = 20_000;
 
 const LINKS: u64 = 0;
 const PORT: u64 = 1;
@@ -118,7 +120,7 @@ impl Loop {
     }
 
     fn deadline(&self) -> Option<u64> {
-        let ready = (!self.ready).then_some(READY_AFTER);
+        let ready = (!self.ready).then(|| self.ready_at());
         self.agent.deadline().into_iter().chain(ready).min()
     }
 
@@ -251,11 +253,18 @@ impl Loop {
         if plugged { self.open_port() } else { Ok(()) }
     }
 
+    fn ready_at(&self) -> u64 {
+        if self.agent.greeted() {
+            READY_WITHIN
+        } else {
+            HELLO_WITHIN
+        }
+    }
+
     /// Tells systemd once that the network may be configured: the bonds are there, or no host says that there are any.
     fn tell_ready(&mut self) {
-        if self.ready
-            || !(self.agent.greeted() || self.now() >= READY_AFTER || self.port.as_ref().is_none_or(Port::nobody))
-        {
+        let nobody = !self.agent.greeted() && self.port.as_ref().is_none_or(Port::nobody);
+        if self.ready || !(nobody || self.agent.settled(&self.view) || self.now() >= self.ready_at()) {
             return;
         }
         self.ready = true;

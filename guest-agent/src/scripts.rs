@@ -56,6 +56,7 @@ fn name(action: &Action) -> &'static str {
         Action::SetMaster { .. } => "leave",
         Action::Enslave { .. } => "enslave",
         Action::Restore { .. } => "restore",
+        Action::Flush { .. } => "flush",
         Action::Delete { .. } => "delete",
         Action::Adjust { .. } => "adjust",
         Action::SetActive { .. } => "switch",
@@ -179,6 +180,7 @@ impl Guest {
                 self.options().active = Some(slave);
             }
             Action::SetAllActive { on, .. } => self.options().all_active = on,
+            Action::Flush { index } => drop(self.view.addressed.remove(&index)),
             Action::Announce { .. } => self.announced += 1,
         }
         self.kernel();
@@ -524,6 +526,36 @@ fn a_host_that_has_spoken_once_decides_even_when_it_is_gone_and_the_agent_starte
     guest.pass(60_000);
     assert_eq!(guest.done(), "");
     assert_eq!(guest.options().active, Some(STANDBY));
+}
+
+#[test]
+fn a_standby_that_somebody_takes_out_of_the_bond_is_put_back_but_not_raced_for() {
+    let mut guest = Guest::with_primary();
+    for _ in 0..3 {
+        let standby = guest.link(STANDBY);
+        standby.master = None;
+        standby.up = false;
+        guest.kernel();
+        guest.settle();
+    }
+    assert_eq!(guest.done().matches("enslave").count(), 1);
+    guest.pass(1_000);
+    assert_eq!(guest.done().matches("enslave").count(), 1);
+    assert_eq!(guest.link(STANDBY).master, Some(BOND));
+    assert_eq!(guest.link(STANDBY).name, "eth0nsby");
+}
+
+#[test]
+fn addresses_that_somebody_gives_to_a_slave_are_deleted() {
+    let mut guest = Guest::with_primary();
+    for slave in [STANDBY, PRIMARY] {
+        guest.view.has_address(slave);
+        guest.settle();
+        assert_eq!(guest.done(), "flush");
+    }
+    guest.view.has_address(BOND);
+    guest.settle();
+    assert_eq!(guest.done(), "", "the bond's are its own");
 }
 
 #[test]

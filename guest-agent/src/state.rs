@@ -140,7 +140,7 @@ mod tests {
         };
         assert_eq!(state.takeovers(), []);
         state.begin(&saved, |file| file.write_all(b"kept")).expect("written");
-        assert_eq!(state.takeovers(), [saved.clone()]);
+        assert_eq!(state.takeovers(), std::slice::from_ref(&saved));
         let mut kept = String::new();
         state
             .saved(saved.mac)

@@ -14,6 +14,9 @@
 //!              the slave's own addresses deleted, the file deleted          traffic flows through the bond
 //! ```
 //!
+//! Managers that do not know the bond may pull the standby out again (networkd does so with a link whose configuration
+//! names no bond). It is put back: the bond is known by its name, of which the standby's is made.
+//!
 //! The bond is born with its final name, so that udev, networkd and ifupdown, which look at the name of a link when it is
 //! added, see `eth0` come back. Undoing goes the same way backwards.
 
@@ -65,7 +68,13 @@ pub fn next(view: &View, saved: Option<&Saved>, mac: Mac) -> Step {
         return join(standby, bond, options, saved);
     }
     let Some(saved) = saved else {
-        return begin(view, standby, mac);
+        return match former_bond(view, standby, mac) {
+            Some(bond) => Step::Do(Action::Enslave {
+                index: standby.index,
+                bond: bond.index,
+            }),
+            None => begin(view, standby, mac),
+        };
     };
     if standby.master.is_some() {
         return Step::Do(Action::SetMaster {
@@ -150,6 +159,13 @@ fn own_bond<'a>(view: &'a View, saved: &Saved) -> Option<&'a Link> {
     view.links
         .values()
         .find(|l| l.kind == Kind::Bond && l.name == saved.name && l.mac == Some(saved.mac))
+}
+
+/// The bond that the standby was taken out of. Without slaves it has a random MAC.
+fn former_bond<'a>(view: &'a View, standby: &Link, mac: Mac) -> Option<&'a Link> {
+    view.links
+        .values()
+        .find(|l| l.kind == Kind::Bond && standby.name == standby_name(&l.name, mac))
 }
 
 /// The next step back to a standby without a bond; `None` once it is as it was, or was never touched.

@@ -20,6 +20,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 /// `RTMGRP_LINK`.
 pub const GROUP_LINK: u32 = 1;
+/// `RTMGRP_IPV4_IFADDR`.
+pub const GROUP_ADDRESSES: u32 = 0x10;
 /// The kernel fills at most this much of a dump into one datagram; a link without its VFs has 2 KiB.
 const BUFFER: usize = 32 * 1024;
 

@@ -6,7 +6,8 @@ use super::msg::{self, CREATE, Message, REPLACE, attribute, attributes, u16_at, 
 use nix::errno::Errno;
 use std::io::{self, Read, Write};
 
-const RTM_NEWADDR: u16 = 20;
+/// `RTM_NEWADDR`.
+pub const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -301,6 +302,18 @@ impl Socket {
             later = refused.into_iter().map(|(message, _)| message).collect();
         }
         Ok(outcome)
+    }
+
+    /// Hands out each IPv4 address's link.
+    pub fn addressed(&mut self, mut each: impl FnMut(u32)) -> Result<(), Errno> {
+        self.query(
+            &Message::new(RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0]),
+            true,
+            |_, payload| {
+                u32_at(payload, 4).into_iter().for_each(&mut each);
+                Ok(())
+            },
+        )
     }
 
     /// The addresses of a link.

@@ -69,6 +69,12 @@ fn the_bond_takes_the_standbys_place_and_moves_the_traffic_without_loss() {
     assert_eq!(network(&mut guest), before);
     assert_eq!(guest.guest("ip addr show dev eth0nsby | grep -c inet; true"), "0");
     assert_eq!(guest.guest("cat /sys/class/net/eth0/mtu"), "1450");
+    guest.guest("ip addr add 10.99.0.50/24 dev eth0nsby; sleep 1");
+    assert_eq!(
+        guest.guest("ip addr show dev eth0nsby | grep -c inet; true"),
+        "0",
+        "a slave keeps none"
+    );
     assert_eq!(guest.guest("ls /run/hybond-agent"), "host");
 
     for driver in ["igb", "e1000e"] {
@@ -172,8 +178,10 @@ fn a_nic_that_udev_has_not_named_is_waited_for() {
     let log = "cat /tmp/log";
     guest.guest(&format!("(hybond-agent --mac {MAC} 2>/tmp/log &); sleep 1"));
     assert_eq!(guest.guest(log), "", "the standby has no lasting name yet");
+    guest.guest("echo E:ID_RENAMING=1 > /run/udev/data/n$(cat /sys/class/net/eth0/ifindex); sleep 1");
+    assert_eq!(guest.guest(log), "", "it is about to be renamed");
     guest.guest("ip link set eth0 down; ip link set eth0 name enp1s0; ip link set enp1s0 up");
-    guest.guest("touch /run/udev/data/n$(cat /sys/class/net/enp1s0/ifindex); sleep 1");
+    guest.guest("echo I:1 > /run/udev/data/n$(cat /sys/class/net/enp1s0/ifindex); sleep 1");
     assert_eq!(guest.guest("cat /sys/class/net/enp1s0/bonding/slaves"), "enp1s0nsby");
     guest.plug("igb");
     guest.guest("until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done");
@@ -181,7 +189,7 @@ fn a_nic_that_udev_has_not_named_is_waited_for() {
         guest.guest("hybond-agent --role eth0; hybond-agent --role enp1s0nsby"),
         "primary\nstandby"
     );
-    guest.guest("until grep -q 'udev has not named' /tmp/log; do sleep 0.1; done; sleep 0.5");
+    guest.guest("echo I:1 > /run/udev/data/n$(cat /sys/class/net/eth0/ifindex); sleep 1");
     assert_eq!(
         guest.guest("cat /sys/class/net/enp1s0/bonding/slaves"),
         "enp1s0nsby eth0"
