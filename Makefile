@@ -45,13 +45,13 @@ test-netns: setup ## real netlink, in network namespaces
 test-qemu: setup ## real QEMU, without libvirt
 	packaging/dev/test.sh qemu
 
-test-lab: setup ## emulated hosts: the three tiers of tests/lab
+test-lab: setup packages ## emulated hosts: the three tiers of tests/lab
 	packaging/dev/test.sh lab
 
 test-packages: setup-build ## build the packages, unpack them, look at every file
 	packaging/dev/test.sh packages
 
-demo: setup ## two emulated hosts, a guest with a VF, virsh migrate there and back; report in target/demo/
+demo: setup packages ## two emulated hosts, a guest with a VF, virsh migrate there and back; report in target/demo/
 	cargo run --locked -p hybond-lab --bin hybond-lab -- demo
 
 packages: setup-build ## target/packages/hybond_*.deb and hybond-agent_*.deb
