@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-lab test-packages demo packages clean
+.PHONY: help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -31,7 +31,7 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
 test: setup ## everything below, lint included: up to 40 minutes on 2 cores from nothing
-	packaging/dev/test.sh lint unit pair netns qemu packages lab
+	packaging/dev/test.sh lint unit pair netns qemu packages guest lab
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit
@@ -44,6 +44,9 @@ test-netns: setup ## real netlink, in network namespaces
 
 test-qemu: setup ## real QEMU, without libvirt
 	packaging/dev/test.sh qemu
+
+test-guest: setup packages ## the agent in a guest of its own: Debian's kernel in QEMU, packets counted
+	packaging/dev/test.sh guest
 
 test-lab: setup packages ## emulated hosts: the three tiers of tests/lab
 	packaging/dev/test.sh lab

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs test suites one after the other and adds their results up. A suite that fails does not keep the next from running.
-# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, lab
+# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, guest, lab
 #
 # A suite's output is shown as it comes and kept in target/test/SUITE.log. Counted are cargo's `test result:` lines and
 # plain `N passed, N failed` lines. The last line printed is the sum, in that plain form.
@@ -20,8 +20,14 @@ suite() {
     netns) limit 10m cargo test --locked -p hybond-test-netns -- --test-threads=1 ;;
     qemu) limit 15m cargo test --locked -p hybond-test-qemu -- --test-threads=1 ;;
     packages) limit 20m packaging/deb/test.sh ;;
-    lab) limit 45m cargo test --locked -p hybond-lab -- --test-threads=1 --nocapture ;;
-    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, lab" ;;
+    # Ignored by a plain `cargo test`, as they boot guests and hosts. Both take the programs out of the built packages.
+    guest)
+        limit 15m tests/lab/images/guest.sh &&
+            HYBOND_AGENT=$top/target/packages/hybond-agent/usr/sbin/hybond-agent \
+                limit 20m cargo test --locked -p hybond-agent --test qemu -- --ignored --test-threads=1 --nocapture
+        ;;
+    lab) limit 45m cargo test --locked -p hybond-lab -- --include-ignored --test-threads=1 --nocapture ;;
+    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, guest, lab" ;;
     esac
 }
 
@@ -45,7 +51,7 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0 }' "$1"
 }
 
-[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, lab"
+[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, guest, lab"
 logs=target/test
 mkdir -p "$logs"
 total_passed=0 total_failed=0 total_skipped=0
