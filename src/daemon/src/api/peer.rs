@@ -99,10 +99,9 @@ async fn drain(
             }
             told = feed.recv() => {
                 if let Ok((id, Told::Progress { phase, .. })) = told {
-                    if id == domain && phase.end_ms.is_none() {
-                        if incoming.responder.progress(&phase.name).await.is_err() {
-                            return Response::Refused { reason: "the peer has gone".into() };
-                        }
+                    let begun = id == domain && phase.end_ms.is_none();
+                    if begun && incoming.responder.progress(&phase.name).await.is_err() {
+                        return Response::Refused { reason: "the peer has gone".into() };
                     }
                 }
             }
