@@ -22,6 +22,7 @@ pub mod report;
 pub mod saved;
 pub mod scenario;
 pub mod tier2;
+pub mod tier2_hybond;
 pub mod tier3;
 
 pub use domain::Domain;

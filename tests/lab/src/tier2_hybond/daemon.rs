@@ -1,0 +1,141 @@
+//! Installation on a namespaced host, and its daemon.
+
+use super::guest::POOL;
+use super::programs::{Programs, top};
+use crate::Machine;
+use crate::domain::GUEST_FILES;
+use crate::tier2::{BRIDGE, Node, PF};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// What hybondd has said.
+const LOG: &str = "/var/log/hybondd.log";
+const START: Duration = Duration::from_secs(60);
+
+/// Everything of hybond's that a host without hybrid guests does not have, a line for each thing.
+const LEFT: &str = r#"
+ip -o link show | awk -F': ' '$2 ~ /^hb/ && $2 !~ /^hbup/ {print "device " $2}'
+find /run/hybond/qmp -type s -printf 'socket %p\n'
+find /var/lib/hybond/domains /var/lib/hybond/named -type f -printf 'record %p\n'
+find /dev -maxdepth 1 -name 'tap*' -printf 'node %p\n'
+hybondctl --json pool | grep -o '"lease": *{[^}]*}' || true
+"#;
+
+/// Puts everything of the package `hybond` where it belongs, does what its postinst does, and writes the configuration.
+///
+/// # Errors
+/// The host cannot be written to.
+pub fn install(node: &Node, programs: &Programs, initramfs: &[u8]) -> Result<()> {
+    node.copy(&programs.hybondd, "/usr/sbin/hybondd")?;
+    node.copy(&programs.hybondctl, "/usr/bin/hybondctl")?;
+    node.copy(&programs.hook, "/usr/lib/libvirt/hybond-hook")?;
+    for (file, path) in [
+        ("systemd/hybond.sysusers", "/usr/lib/sysusers.d/hybond.conf"),
+        ("systemd/hybond.tmpfiles", "/usr/lib/tmpfiles.d/hybond.conf"),
+    ] {
+        let file = top().join(file);
+        let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        node.write_file(path, &content, "644")?;
+    }
+    node.ok("set -e; mkdir -p /etc/libvirt/hooks/qemu.d\n\
+         ln -sf /usr/lib/libvirt/hybond-hook /etc/libvirt/hooks/qemu.d/50-hybond\n\
+         systemd-sysusers hybond.conf; systemd-tmpfiles --create hybond.conf")?;
+    let config = format!(
+        "[host]\npeer = \"{}\"\n\n[[pool]]\nname = \"{POOL}\"\npf = [\"{PF}\"]\n\
+         emulated = {{ bridge = \"{BRIDGE}\", count = 2, model = \"igb\" }}\n",
+        node.name()
+    );
+    node.write_file("/etc/hybond/hybond.toml", config.as_bytes(), "644")?;
+    node.write_file(&format!("{GUEST_FILES}/initramfs"), initramfs, "644")?;
+    node.reload_libvirt()
+}
+
+/// What a guest has left on a host where none of hybond's is, once it is nothing or does not go within `limit`: libvirt
+/// ends a domain before its last hook has been answered.
+///
+/// # Errors
+/// The host cannot be looked at.
+pub fn leftovers(node: &Node, limit: Duration) -> Result<String> {
+    let script = format!(
+        "end=$(($(date +%s) + {})); while :; do left=$({LEFT}) || exit; \
+         [ -n \"$left\" ] && [ $(date +%s) -lt $end ] || break; sleep 0.5; done; echo \"$left\"",
+        limit.as_secs()
+    );
+    let output = node.run_within(&script, limit + Duration::from_secs(60))?;
+    anyhow::ensure!(output.success(), "on {}: {}", node.name(), output.stderr.trim());
+    Ok(output.stdout.trim().to_owned())
+}
+
+/// A running hybondd.
+#[derive(Debug)]
+pub struct Daemon {
+    node: Node,
+    /// As the host counts.
+    pid: u32,
+}
+
+impl Daemon {
+    /// Starts hybondd, and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn start(node: &Node) -> Result<Self> {
+        let pid = node.ok(&format!(
+            "HYBOND_LOG=debug setsid hybondd >>{LOG} 2>&1 </dev/null & echo $!"
+        ))?;
+        let daemon = Self {
+            node: node.clone(),
+            pid: pid.trim().parse().context("no process")?,
+        };
+        let up = format!(
+            "kill -0 {} || {{ tail -n 5 {LOG}; exit 1; }}; hybondctl host",
+            daemon.pid
+        );
+        node.until("hybondd", &up, START)?;
+        Ok(daemon)
+    }
+
+    /// Ends it as systemd does.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(self) -> Result<()> {
+        let Self { node, pid } = &self;
+        node.ok(&format!("kill {pid}"))?;
+        node.until("hybondd's end", &format!("! kill -0 {pid} 2>/dev/null"), START)?;
+        Ok(())
+    }
+
+    /// What all hybondds of the host have said since its start.
+    ///
+    /// # Errors
+    /// The host cannot be read from.
+    pub fn log(&self) -> Result<String> {
+        self.node.read_file(LOG)
+    }
+
+    /// Keeps on this machine what libvirt, QEMU and hybondd have said on the host, for whoever has to find out why.
+    ///
+    /// # Errors
+    /// It cannot be read, or not be kept.
+    pub fn keep_logs(node: &Node, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (what, script) in [
+            ("hybondd", format!("cat {LOG}")),
+            ("qemu", "cat /var/log/libvirt/qemu/*.log".to_owned()),
+            (
+                "state",
+                "virsh list --all; hybondctl --json status; hybondctl --json pool; ip -d link; bridge fdb".to_owned(),
+            ),
+        ] {
+            // Whatever there is helps.
+            let output = node.run(&script)?;
+            let file = folder.join(format!("{}-{what}.log", node.name()));
+            fs::write(&file, output.stdout + &output.stderr)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! A hybrid guest of tier 2.
+
+use crate::tier2::Node;
+use crate::{Domain, Guest, Machine, Output};
+use anyhow::{Context, Result};
+use hybond_wire::agent::Path;
+use hybond_wire::control::{DomainStatus, PairStatus, Run};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// Name of the pool on both hosts.
+pub const POOL: &str = "lan";
+
+/// A guest without KVM on a busy machine takes its time.
+const BOOT: Duration = Duration::from_secs(400);
+const MIGRATION: Duration = Duration::from_secs(400);
+const SETTLE: Duration = Duration::from_secs(240);
+
+#[derive(Deserialize)]
+struct Domains {
+    domains: Vec<DomainStatus>,
+}
+
+#[derive(Deserialize)]
+struct Runs {
+    runs: Vec<Run>,
+}
+
+/// The usual guest of tier 2, made hybrid as a user makes it.
+#[derive(Debug, Clone)]
+pub struct Hybrid {
+    /// Its domain as it was before hybond.
+    pub domain: Domain,
+    /// Commands in it.
+    pub guest: Guest,
+}
+
+impl Hybrid {
+    /// Under a name; nothing is done yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            domain: Domain::emulated(name),
+            guest: Guest::new(name),
+        }
+    }
+
+    /// libvirt's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.domain.name
+    }
+
+    /// Defines the domain, makes it hybrid, and starts it.
+    ///
+    /// # Errors
+    /// One of these fails, or the guest does not boot.
+    pub fn start(&self, node: &Node) -> Result<()> {
+        let name = self.name();
+        let file = format!("/root/{name}.xml");
+        node.write_file(&file, self.domain.xml().as_bytes(), "644")?;
+        node.ok(&format!("virsh define {file}"))?;
+        node.ok(&format!("hybondctl enable {name} --pool {POOL}"))?;
+        node.ok(&format!("virsh start {name}"))?;
+        self.guest.wait_ready(node, BOOT)
+    }
+
+    /// Waits until hybond has nothing more to do with it on this host and its traffic takes this path.
+    ///
+    /// # Errors
+    /// It does not within four minutes; the error has the last status.
+    pub fn wait_path(&self, node: &Node, path: Path) -> Result<PairStatus> {
+        let word = serde_json::to_string(&path)?;
+        let script = format!(
+            "s=$(hybondctl --json status {}) || {{ echo \"$s\"; exit 1; }}; echo \"$s\"; \
+             echo \"$s\" | grep -q '\"stage\": *\"running\"' && echo \"$s\" | grep -q '\"active\": *{word}'",
+            self.name()
+        );
+        let what = format!("path {word} of guest {}", self.name());
+        let domains: Domains = serde_json::from_str(&node.until(&what, &script, SETTLE)?)?;
+        let domain = domains.domains.into_iter().next().context("no domain")?;
+        domain.pairs.into_iter().next().context("the domain has no pair")
+    }
+
+    /// A plain `virsh migrate --live`.
+    ///
+    /// # Errors
+    /// It cannot be run, or does not end. A refusal is no error.
+    pub fn migrate(&self, from: &Node, to: &Node) -> Result<Output> {
+        let command = format!(
+            "virsh migrate --live --persistent {} qemu+tls://{}/system",
+            self.name(),
+            to.name()
+        );
+        from.run_within(&command, MIGRATION)
+    }
+
+    /// What a host tells of its starts, migrations, drains and plugs, newest last, once the last of that kind is over.
+    ///
+    /// # Errors
+    /// It is not over within four minutes.
+    pub fn last_run(&self, node: &Node, kind: &str) -> Result<Run> {
+        crate::process::until(&format!("end of {kind} on {}", node.name()), SETTLE, || {
+            // A domain that has left is known by its UUID.
+            let text = node.ok(&format!("hybondctl --json timeline -n 20 {}", self.domain.uuid))?;
+            let runs: Runs = serde_json::from_str(&text).context("hybondctl timeline")?;
+            let last = runs.runs.into_iter().rev().find(|run| run.kind == kind);
+            Ok(last.filter(|run| run.outcome.is_some()))
+        })
+    }
+
+    /// The NIC that the guest's own bond sends by; `None` where there is no bond.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub fn active_nic(&self, node: &Node) -> Result<Option<String>> {
+        let line = "cat /sys/class/net/*/bonding/active_slave || true";
+        let text = self.guest.ok(node, line)?;
+        let nic = text.trim().to_owned();
+        Ok((!nic.is_empty() && !nic.contains("No such file")).then_some(nic))
+    }
+}

@@ -1,0 +1,12 @@
+//! hybond on the hosts of tier 2: installed by hand where its package would put it, since there is no systemd that a
+//! package could be installed with. Primaries are emulated NICs on bridge `hbup`.
+
+mod daemon;
+mod guest;
+mod programs;
+mod traffic;
+
+pub use daemon::{Daemon, install, leftovers};
+pub use guest::{Hybrid, POOL};
+pub use programs::Programs;
+pub use traffic::Traffic;

@@ -1,0 +1,311 @@
+//! hybond between two namespaced hosts, with emulated NICs in the place of VFs: libvirt, QEMU, the hook, mutual TLS, the
+//! guest's agent and its bond are real. Ignored by `cargo test`, because it wants root, the images and minutes:
+//! `cargo test -p hybond-lab --test tier2 -- --ignored`.
+
+use anyhow::{Context, Result, ensure};
+use hybond_lab::probe::{Record, Span, Summary, analyse};
+use hybond_lab::report::{AFTERMATH_MS, cover};
+use hybond_lab::tier2::{Node, Pair};
+use hybond_lab::tier2_hybond::{Daemon, Hybrid, Programs, Traffic, install, leftovers};
+use hybond_lab::{Machine, image};
+use hybond_wire::agent::Path;
+use hybond_wire::control::Run;
+use serde_json::json;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Packets go on for so long after the last phase.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+/// A host that a guest has left has taken everything away within this.
+const CLEAN: Duration = Duration::from_secs(30);
+
+#[test]
+#[ignore = "boots a guest under TCG"]
+fn a_hybrid_guest_moves_between_the_namespaced_hosts() -> Result<()> {
+    let folder = results()?;
+    let programs = Programs::built()?;
+    let pair = Pair::up()?;
+    let played = play(&pair, &programs);
+    if played.is_err() {
+        let kept = folder.join("tier2.failed");
+        for node in pair.hosts() {
+            Daemon::keep_logs(node, &kept)?;
+        }
+        eprintln!("what the hosts have said is in {}", kept.display());
+    }
+    played?;
+    pair.down()
+}
+
+fn play(pair: &Pair, programs: &Programs) -> Result<()> {
+    let (src, dst) = (pair.host("src"), pair.host("dst"));
+    let (source, destination) = deploy(pair, programs)?;
+    let guest = Hybrid::new("tier2");
+    guest.start(src)?;
+    let first = guest.wait_path(src, Path::Primary)?;
+    ensure!(first.plugged && first.vf.is_some(), "{first:?}");
+    both_families_reach_it(pair, &guest)?;
+    let boot_id = boot_id(&guest, src)?;
+
+    // There and back, by a plain `virsh migrate --live`.
+    let mut migrations = Vec::new();
+    for (from, to) in [(src, dst), (dst, src)] {
+        migrations.push(migration(pair, programs, &guest, from, to)?);
+        ensure!(boot_id == self::boot_id(&guest, to)?, "the guest has booted again");
+    }
+    let file = results()?.join("tier2.json");
+    fs::write(
+        &file,
+        serde_json::to_string_pretty(&json!({ "migrations": migrations }))?,
+    )?;
+    eprintln!("figures are in {}", file.display());
+
+    let source = source_is_away(&guest, src, dst, source)?;
+    drain_and_plug(&guest, dst)?;
+
+    dst.ok(&format!("virsh destroy {}", guest.name()))?;
+    nothing_is_left(dst)?;
+    source.stop()?;
+    destination.stop()
+}
+
+fn deploy(pair: &Pair, programs: &Programs) -> Result<(Daemon, Daemon)> {
+    let image = results()?.join("tier2.initramfs");
+    let inside = [
+        (programs.agent.as_path(), "hybond-agent"),
+        (programs.probe.as_path(), "hybond-probe"),
+    ];
+    image::guest_image(&inside, &image)?;
+    let initramfs = fs::read(&image)?;
+    fs::remove_file(&image)?;
+    let deploy = |node: &Node| {
+        install(node, programs, &initramfs)?;
+        Daemon::start(node)
+    };
+    Ok((deploy(pair.host("src"))?, deploy(pair.host("dst"))?))
+}
+
+/// One migration under traffic, and everything that must be true after it.
+fn migration(pair: &Pair, programs: &Programs, guest: &Hybrid, from: &Node, to: &Node) -> Result<serde_json::Value> {
+    let records = results()?.join("tier2.records");
+    let mut traffic = Traffic::start(pair.peer(), programs, &records)?;
+    let moved = guest.migrate(from, to)?;
+    ensure!(
+        moved.success(),
+        "virsh migrate from {}: {}",
+        from.name(),
+        moved.stderr.trim()
+    );
+    let after = guest.wait_path(to, Path::Primary)?;
+    ensure!(
+        after.plugged && after.vf.is_some() && after.degraded.is_none(),
+        "{after:?}"
+    );
+    traffic.flow(AFTERWARDS)?;
+    let received = traffic.finish()?;
+    fs::remove_file(&records)?;
+
+    let left = guest.last_run(from, "migration-out")?;
+    let came = guest.last_run(to, "migration-in")?;
+    the_phases_are_in_order(&left, &came)?;
+    nothing_is_left(from)?;
+    let listed = from.ok("hybondctl --json status")?;
+    ensure!(
+        !listed.contains(&guest.domain.uuid),
+        "{} has it yet: {listed}",
+        from.name()
+    );
+    the_definition_is_of(to, guest)?;
+    figures(&received, from, to, &left, &came)
+}
+
+fn the_phases_are_in_order(left: &Run, came: &Run) -> Result<()> {
+    ensure!(left.id == came.id, "two migrations: {left:?} {came:?}");
+    ensure!(left.outcome.as_deref() == Some("ok"), "{left:?}");
+    ensure!(came.outcome.as_deref() == Some("ok"), "{came:?}");
+    let begins = |run: &Run, name: &str| phase(run, name).map(|(start, _)| start);
+    for (run, names) in [
+        (
+            left,
+            &[
+                "failover",
+                "unplug",
+                "reset-vf",
+                "migration",
+                "remove-standby",
+                // Until the guest is away, the VF is kept for it, should the migration fail.
+                "release",
+            ][..],
+        ),
+        (
+            came,
+            &[
+                "lease",
+                "make-standby",
+                "drain-source",
+                "announce",
+                "prepare-vf",
+                "plug",
+                "primary-ready",
+                "failback",
+            ],
+        ),
+    ] {
+        for pair in names.windows(2) {
+            ensure!(
+                begins(run, pair[0])? <= begins(run, pair[1])?,
+                "{} begins after {}: {run:?}",
+                pair[0],
+                pair[1]
+            );
+        }
+    }
+    // Both hosts are of one clock. The guest has let go before QEMU begins, and nothing of the VF is there before.
+    let (_, unplugged) = phase(left, "unplug")?;
+    let (migration, completed) = phase(left, "migration")?;
+    ensure!(
+        unplugged <= migration,
+        "QEMU began before the guest had let go: {left:?}"
+    );
+    ensure!(
+        phase(came, "drain-source")?.1 <= migration,
+        "QEMU began before the drain was over: {came:?}"
+    );
+    ensure!(
+        phase(came, "plug")?.0 >= completed,
+        "plugged before QEMU had ended: {left:?} {came:?}"
+    );
+    Ok(())
+}
+
+/// Start and end of a phase.
+fn phase(run: &Run, name: &str) -> Result<(f64, f64)> {
+    let phase = run.phases.iter().find(|phase| phase.name == name);
+    let phase = phase.with_context(|| format!("{} has no phase {name}: {run:?}", run.kind))?;
+    let end = phase.end_ms.with_context(|| format!("{name} has no end: {run:?}"))?;
+    Ok((phase.start_ms, end))
+}
+
+fn nothing_is_left(node: &Node) -> Result<()> {
+    let left = leftovers(node, CLEAN)?;
+    ensure!(left.is_empty(), "left behind on {}:\n{left}", node.name());
+    Ok(())
+}
+
+/// libvirt has copied the persistent definition from the source: it must name this host.
+fn the_definition_is_of(node: &Node, guest: &Hybrid) -> Result<()> {
+    let named = format!(
+        "virsh dumpxml --inactive {} | tee /dev/stderr | grep 'source peer=\"{}\"'",
+        guest.name(),
+        node.name()
+    );
+    node.until("persistent definition", &named, CLEAN)?;
+    let xml = node.ok(&format!("virsh dumpxml --inactive {}", guest.name()))?;
+    for word in [
+        "<target dev='hb525400aa0001' managed='no'/>",
+        "name='org.hybond.agent.0'",
+        "/run/hybond/qmp/",
+    ] {
+        ensure!(xml.contains(word), "{word} is not in {xml}");
+    }
+    ensure!(!xml.contains("hostdev"), "{xml}");
+    Ok(())
+}
+
+/// A veth and a bridge are no NIC's embedded switch: what is lost here says nothing of what is lost there, and is
+/// written down, not judged.
+fn figures(records: &[Record], from: &Node, to: &Node, left: &Run, came: &Run) -> Result<serde_json::Value> {
+    let all: Vec<Span> = left
+        .phases
+        .iter()
+        .chain(&came.phases)
+        .map(|phase| Span::new(&phase.name, phase.start_ms, phase.end_ms.unwrap_or(phase.start_ms)))
+        .collect();
+    let around = |names: &[&str]| -> Result<Summary> {
+        let mut span = cover(&all, names).with_context(|| format!("no phase of {names:?}"))?;
+        span.end_ms += AFTERMATH_MS;
+        analyse(records, &[span]).pop().context("nothing was measured")
+    };
+    let failover = around(&["failover", "unplug", "reset-vf"])?;
+    let failback = around(&["failback", "prepare-vf", "plug", "primary-ready"])?;
+    let whole = Span::new("whole", f64::MIN, f64::MAX);
+    let whole = analyse(records, &[whole]).pop().context("nothing was measured")?;
+    eprintln!(
+        "{} to {}: lost at the failover {}, at the failback {}, in all {}; repeated {}; longest gap {:.0} ms",
+        from.name(),
+        to.name(),
+        failover.lost(),
+        failback.lost(),
+        whole.lost(),
+        whole.duplicates(),
+        whole.longest_gap_ms()
+    );
+    Ok(json!({
+        "from": from.name(), "to": to.name(), "failover": failover, "failback": failback, "whole": whole,
+        "source": left, "destination": came,
+    }))
+}
+
+/// A migration is refused while the source's hybondd is away, in words that say so; back again, it goes on from where it
+/// was.
+fn source_is_away(guest: &Hybrid, src: &Node, dst: &Node, source: Daemon) -> Result<Daemon> {
+    let before = guest.wait_path(src, Path::Primary)?;
+    let nic = guest.active_nic(src)?;
+    ensure!(nic.as_deref().is_some_and(|nic| nic != "eth0"), "bond on {nic:?}");
+    source.stop()?;
+    let refused = guest.migrate(src, dst)?;
+    ensure!(!refused.success(), "a migration went on without the source's hybondd");
+    eprintln!("refused: {}", refused.stderr.trim());
+    ensure!(
+        refused.stderr.contains("hybond") && refused.stderr.contains("src:16515"),
+        "{}",
+        refused.stderr
+    );
+    ensure!(guest.active_nic(src)? == nic, "the guest has left its primary");
+    nothing_is_left(dst)?;
+
+    let source = Daemon::start(src)?;
+    let after = guest.wait_path(src, Path::Primary)?;
+    ensure!(after.vf == before.vf && after.pf == before.pf, "{before:?} {after:?}");
+    ensure!(source.log()?.contains("taken up again"), "the record was not taken up");
+    let moved = guest.migrate(src, dst)?;
+    ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
+    guest.wait_path(dst, Path::Primary)?;
+    nothing_is_left(src)?;
+    Ok(source)
+}
+
+fn drain_and_plug(guest: &Hybrid, node: &Node) -> Result<()> {
+    node.ok(&format!("hybondctl drain {}", guest.name()))?;
+    let drained = guest.wait_path(node, Path::Standby)?;
+    ensure!(!drained.plugged && drained.vf.is_none(), "{drained:?}");
+    ensure!(
+        guest.active_nic(node)?.as_deref() == Some("eth0"),
+        "bond on another NIC"
+    );
+    node.ok(&format!("hybondctl plug {}", guest.name()))?;
+    let plugged = guest.wait_path(node, Path::Primary)?;
+    ensure!(plugged.plugged && plugged.vf.is_some(), "{plugged:?}");
+    Ok(())
+}
+
+/// Both families, over whatever path there is.
+fn both_families_reach_it(pair: &Pair, guest: &Hybrid) -> Result<()> {
+    for address in ["10.88.0.50", "fd88::5054:ff:feaa:1"] {
+        let ping = format!("ping -c 1 -W 2 {address}");
+        let what = format!("ping of {} at {address}", guest.name());
+        pair.peer().until(&what, &ping, Duration::from_secs(60))?;
+    }
+    Ok(())
+}
+
+fn boot_id(guest: &Hybrid, node: &Node) -> Result<String> {
+    guest.guest.ok(node, "cat /proc/sys/kernel/random/boot_id")
+}
+
+fn results() -> Result<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/test");
+    fs::create_dir_all(&folder)?;
+    Ok(folder.canonicalize()?)
+}
