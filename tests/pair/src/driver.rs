@@ -50,6 +50,9 @@ impl World {
             return;
         }
         self.tally.crashed += 1;
+        // What starts services waits longer when one crashes again and again.
+        let longest = if self.dice.chance(10) { 60_000 } else { 5_000 };
+        self.restart_at[host] = Some(self.now + self.dice.between(1, longest));
         self.log(|| format!("host{host}: the daemon crashes"));
         let lost = self.waiters.keys().filter(|(at, _)| *at == host);
         for key in lost.copied().collect::<Vec<_>>() {
@@ -175,6 +178,7 @@ impl World {
         let longest = match action {
             // Between MIGRATION completed and RESUME there are 70 ms at least.
             Action::RaiseStandby(_) => 40,
+            Action::Look { .. } if self.peaceful => 10,
             _ => 400,
         };
         let effect_at = now + self.dice.between(0, longest / 2);

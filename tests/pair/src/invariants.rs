@@ -65,16 +65,9 @@ fn broken(world: &World) -> Option<String> {
     None
 }
 
-/// When all is quiet.
-pub fn at_rest(world: &mut World) {
-    if world.violation.is_none() {
-        if let Some(text) = restless(world) {
-            world.violate(text);
-        }
-    }
-}
-
-fn restless(world: &World) -> Option<String> {
+/// What is still to be done; `None` when all is quiet and as it should be.
+#[must_use]
+pub fn restless(world: &World) -> Option<String> {
     if let Some(id) = world.operations.keys().next() {
         return Some(format!("libvirt never ends with {id}"));
     }

@@ -10,12 +10,8 @@ impl World {
     pub(crate) fn misfortune(&mut self) {
         let faults = self.faults;
         for host in 0..2 {
-            if self.hosts[host].daemon.is_some() {
-                if self.dice.chance(faults.crash) {
-                    self.crash(host);
-                }
-            } else if self.dice.chance(15) {
-                self.start_daemon(host);
+            if self.dice.chance(faults.crash) {
+                self.crash(host);
             }
             if self.dice.chance(faults.power) && self.dice.chance(10) {
                 self.power_cut(host);
@@ -124,11 +120,13 @@ impl World {
     }
 
     fn control(&mut self, host: usize, id: DomainId) {
-        let request = if self.dice.chance(40) {
-            Request::HoldBack
-        } else {
-            Request::Plug
-        };
+        let back = self.dice.chance(40);
+        self.hold_back(host, id, back);
+    }
+
+    /// `hybondctl drain`, `hybondctl plug`.
+    pub fn hold_back(&mut self, host: usize, id: DomainId, back: bool) {
+        let request = if back { Request::HoldBack } else { Request::Plug };
         self.touched.insert(id, self.now);
         let until = self.now + 150_000;
         self.ask(host, id, request, Waiter::Control { id, until });

@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Longest that anything may take once nothing goes wrong any more: a reservation, and a drain on top.
 const CALM: Millis = 600_000;
 
+/// How long all must be quiet to be at rest: longer than anything pauses before it is tried again.
+const STAYS: Millis = 20_000;
+
 /// How libvirt's operations went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -52,6 +55,8 @@ pub struct World {
     pub crash_at: Option<(usize, u64)>,
     /// Points at which each daemon could have crashed, so far.
     pub points: [u64; 2],
+    /// When a daemon that has crashed is started again.
+    pub restart_at: [Option<Millis>; 2],
     /// How it went.
     pub tally: Tally,
     /// Why hooks were refused.
@@ -127,6 +132,7 @@ impl World {
             plant: None,
             crash_at: None,
             points: [0, 0],
+            restart_at: [None, None],
             tally: Tally::default(),
             refusals: Vec::new(),
             violation: None,
@@ -184,12 +190,18 @@ impl World {
         (0..2).find(|host| self.hosts[*host].machine.qemu.get(&id).is_some_and(|qemu| qemu.running))
     }
 
+    /// libvirt is doing something with a domain, or somebody waits for `hybondctl`.
+    #[must_use]
+    pub fn is_busy(&self, id: DomainId) -> bool {
+        let waits = |waiter: &Waiter| matches!(waiter, Waiter::Control { id: of, .. } if *of == id);
+        self.operations.contains_key(&id) || self.waiters.values().any(waits)
+    }
+
     /// One step: to the next moment at which something is due, or to one before it; then chance.
     pub fn step(&mut self) {
         self.turn();
         self.misfortune();
         self.intend();
-        self.react();
     }
 
     /// A step in which nothing new goes wrong and nobody wants anything new.
@@ -197,12 +209,19 @@ impl World {
         if self.violation.is_some() {
             return;
         }
+        // What somebody has asked for since the last turn.
+        self.react();
         let next = self.due().unwrap_or(self.now + 1_000).max(self.now + 1);
         self.now = if self.dice.chance(70) {
             next
         } else {
             self.dice.between(self.now + 1, next)
         };
+        for host in 0..2 {
+            if self.restart_at[host].is_some_and(|at| self.now >= at) {
+                self.start_daemon(host);
+            }
+        }
         self.deliver();
         self.operate();
         for host in 0..2 {
@@ -243,14 +262,24 @@ impl World {
             }
         }
         self.log(|| "calm".to_owned());
+        // At rest once, and still a while later; or never.
+        let mut rests_since = None;
         let end = self.now + CALM;
         while self.now < end && self.violation.is_none() {
             self.turn();
+            if invariants::restless(self).is_some() {
+                rests_since = None;
+            } else if *rests_since.get_or_insert(self.now) + STAYS < self.now {
+                return;
+            }
         }
-        invariants::at_rest(self);
+        if let Some(text) = invariants::restless(self) {
+            self.violate(text);
+        }
     }
 
     pub(crate) fn start_daemon(&mut self, host: usize) {
+        self.restart_at[host] = None;
         self.log(|| format!("host{host}: the daemon starts"));
         if let Err(error) = self.hosts[host].start() {
             self.violate(error);
@@ -277,6 +306,7 @@ impl World {
     /// The next moment at which something is due.
     fn due(&self) -> Option<Millis> {
         let mut times: BTreeSet<Millis> = self.link.iter().map(|packet| packet.at).collect();
+        times.extend(self.restart_at.iter().flatten());
         times.extend(self.operations.values().map(|operation| operation.until));
         times.extend(self.waiters.values().filter_map(Waiter::until));
         times.extend(self.whispers.iter().map(|(at, ..)| *at));
