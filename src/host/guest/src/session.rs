@@ -48,6 +48,8 @@ pub(crate) struct Session<'a> {
     first_id: u64,
     hello_at: Instant,
     said_hello: Option<Instant>,
+    /// The agent has just started.
+    started: bool,
     pause: Duration,
     unanswered: u32,
     complained: bool,
@@ -66,6 +68,7 @@ impl<'a> Session<'a> {
             first_id: link.next_id,
             hello_at: now,
             said_hello: None,
+            started: false,
             pause: link.pace.first,
             unanswered: 0,
             complained: false,
@@ -156,9 +159,18 @@ impl<'a> Session<'a> {
             .said_hello
             .map_or_else(Instant::now, |said| said + self.link.pace.first);
         self.hello_at = self.hello_at.min(earliest);
+        self.started = true;
     }
 
     fn hello(&mut self) {
+        self.asked.retain(|_, (_, reply)| !reply.is_closed());
+        if !self.asked.is_empty() && !self.started {
+            // To the agent, a hello is the beginning of another host, to which it owes no answers. What it is asked for ends
+            // with an answer or a time-out.
+            self.hello_at = Instant::now() + self.link.pace.answer;
+            return;
+        }
+        self.started = false;
         let present = self.link.agent.borrow().is_some();
         if present && self.unanswered >= SILENCE {
             self.link.agent.send_replace(None);

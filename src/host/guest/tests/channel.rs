@@ -170,6 +170,35 @@ async fn an_agent_that_starts_late_is_greeted_again_and_then_obeys() {
 }
 
 #[tokio::test]
+async fn an_agent_at_work_is_not_greeted_because_it_would_forget_whom_to_answer() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(BRIEF);
+    let mut port = guest.accept().await;
+    port.greet(vec![state(1, Path::Primary)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Primary)]));
+
+    let asked = tokio::spawn(async move {
+        let answer = host.failover(mac(1), 300, LONG).await;
+        (answer, host)
+    });
+    let ToAgent::Failover { id, .. } = port.request().await else {
+        panic!("not what was asked for")
+    };
+    // The switch takes longer than the agent is left in peace at other times.
+    let meanwhile = timeout(BRIEF.keepalive * 10, port.lines.next_line()).await;
+    assert!(meanwhile.is_err(), "{meanwhile:?}");
+    let done = state(1, Path::Standby);
+    port.write(&FromAgent::Done {
+        id,
+        state: done.clone(),
+    })
+    .await;
+    let (answer, _host) = asked.await.expect("asked");
+    assert_eq!(answer, Ok(done.clone()));
+    port.greet(vec![done]).await;
+}
+
+#[tokio::test]
 async fn a_refusal_carries_the_guests_words_and_a_late_answer_is_only_a_report() {
     let guest = Guest::new();
     let (host, mut events) = guest.host(Pace::default());
