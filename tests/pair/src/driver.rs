@@ -45,7 +45,7 @@ impl World {
     }
 
     /// The daemon's memory is gone. Hooks that waited for it are refused, its peer's connection breaks.
-    pub(crate) fn crash(&mut self, host: usize) {
+    pub fn crash(&mut self, host: usize) {
         if self.hosts[host].daemon.take().is_none() {
             return;
         }
@@ -235,9 +235,6 @@ impl World {
         if wanted {
             let result = result.map(|outcome| self.plant.map_or(outcome.clone(), |plant| plant.twist(outcome)));
             self.complete(host, id, result);
-        }
-        if self.plant == Some(Plant::JournalLate) {
-            drop(self.keep(host, id));
         }
     }
 

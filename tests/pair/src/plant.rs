@@ -16,7 +16,7 @@ pub enum Plant {
     ResetSkipped,
     /// A macvtap is said to be removed, and is not.
     RemoveSkipped,
-    /// Records are written after the action instead of before.
+    /// Records are written when there is nothing to do, instead of before each action.
     JournalLate,
     /// A VF goes to the pool before the record says so.
     ReleaseEarly,
