@@ -260,6 +260,8 @@ fn start_node(place: &Place, name: &'static str, number: u8, images: &Images, le
     let log = File::create(log(place, name))?;
     // The layer below must stay for as long as the host lives: its lock is inherited.
     let mut first = net::command(&namespace, "flock");
+    // What cargo tells its tests, such as where to look for libraries, is not for the host's programs.
+    first.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     first.args(["--shared"]).arg(&images.rootfs);
     first
         .args([
