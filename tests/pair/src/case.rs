@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What goes wrong: percent of the steps, or of the occasions.
+/// What goes wrong: percent of the steps, or of the occasions; crashes and power cuts per mille.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
     /// A daemon crashes: in a step, and at each point where it matters.
     pub crash: u64,
-    /// A host loses its power (tenths of the chance).
+    /// A host loses its power.
     pub power: u64,
     /// A message between the daemons is lost.
     pub lose: u64,
@@ -55,7 +55,7 @@ impl Case {
             pairs: 1,
             vfs: 4,
             policy: 0,
-            steps: 400,
+            steps: 800,
             faults: Faults::default(),
         }
     }

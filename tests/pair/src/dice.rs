@@ -30,6 +30,11 @@ impl Dice {
         self.roll() % 100 < percent
     }
 
+    /// True in `of` of a thousand cases.
+    pub fn rarely(&mut self, of: u64) -> bool {
+        self.roll() % 1000 < of
+    }
+
     /// Between `from` and `to`.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.roll() % (to - from + 1)

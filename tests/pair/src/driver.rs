@@ -37,7 +37,7 @@ impl World {
     fn point(&mut self, host: usize) -> bool {
         self.points[host] += 1;
         let here = self.crash_at == Some((host, self.points[host]));
-        let crashes = here || self.dice.chance(self.faults.crash);
+        let crashes = here || self.dice.rarely(self.faults.crash);
         if crashes {
             self.crash(host);
         }

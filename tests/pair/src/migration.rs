@@ -101,7 +101,7 @@ impl World {
         }
         self.migration_is(from, id, MigrationSeen::Active);
         self.migration_is(to, id, MigrationSeen::Active);
-        self.step_to(id, Step::Copy, 300, 20_000);
+        self.step_to(id, Step::Copy, 300, 6_000);
     }
 
     /// The operation fails where it is: what it has begun is taken down.

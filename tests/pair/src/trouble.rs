@@ -10,10 +10,10 @@ impl World {
     pub(crate) fn misfortune(&mut self) {
         let faults = self.faults;
         for host in 0..2 {
-            if self.dice.chance(faults.crash) {
+            if self.dice.rarely(faults.crash) {
                 self.crash(host);
             }
-            if self.dice.chance(faults.power) && self.dice.chance(10) {
+            if self.dice.rarely(faults.power) {
                 self.power_cut(host);
             }
             let ids: Vec<DomainId> = self.hosts[host].machine.qemu.keys().copied().collect();

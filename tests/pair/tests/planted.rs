@@ -9,7 +9,7 @@ const CASES: u64 = 60;
 
 fn case(seed: u64) -> Case {
     let faults = Faults {
-        crash: 1,
+        crash: 5,
         abort: 5,
         fail: 2,
         disobey: 1,
