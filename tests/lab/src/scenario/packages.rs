@@ -122,6 +122,6 @@ fn probe() -> Result<PathBuf> {
         .stdout
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    programs.last().context("cargo names no program of hybond-probe")
+    let mut programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    programs.next_back().context("cargo names no program of hybond-probe")
 }
