@@ -6,6 +6,7 @@ use super::measured::{Measured, measured_migration, virtio_only_gap};
 use super::packages::Packages;
 use super::pair::{self, HybridGuest};
 use super::stage::Stage;
+use crate::probe;
 use crate::report::{self, Entry};
 use crate::{Domain, Guest, Lab, Machine};
 use anyhow::{Context, Result};
@@ -29,9 +30,20 @@ pub fn demo(migrations: usize, folder: &Path, out: &mut dyn Write) -> Result<boo
     let packages = Packages::built()?;
     stopwatch.say("bringing up two emulated hosts with SR-IOV");
     let lab = Lab::up()?;
-    let well = play(&lab, &packages, migrations, folder, out, stopwatch)?;
+    let well = play(&lab, &packages, migrations, folder, out, stopwatch).inspect_err(|_| journals(&lab))?;
     lab.down()?;
     Ok(well)
+}
+
+/// What the daemons have said, for whoever has to find out why it failed: the hosts are about to end.
+fn journals(lab: &Lab) {
+    for host in lab.hosts() {
+        let lines = host.ok(
+            "journalctl -u hybondd -u libvirtd -o short-precise --no-pager -n 60; tail -n 25 /var/log/libvirt/qemu/*.log",
+        );
+        let lines = lines.unwrap_or_else(|error| format!("{error:#}"));
+        eprintln!("journal of {}:\n{lines}", host.name());
+    }
 }
 
 fn play(
@@ -111,6 +123,9 @@ fn play(
     }
     let entries: Vec<report::Migration> = measured.iter().map(|one| one.migration.clone()).collect();
     report::write(folder, &entries)?;
+    for (number, one) in entries.iter().enumerate() {
+        probe::write(&folder.join(format!("packets-{}.jsonl", number + 1)), &one.records)?;
+    }
     stopwatch.say(&format!(
         "report.json, report.svg and report.png are in {}",
         folder.display()

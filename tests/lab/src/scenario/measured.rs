@@ -67,7 +67,7 @@ pub fn measured_migration(
     let records = traffic.finish()?;
 
     let phases = timeline.phases();
-    let failover = cover(&phases, &["failover", "unplug", "reset-vf"]).context("the timeline has no failover")?;
+    let failover = drain(&timeline).context("the timeline has no failover")?;
     // From the VF's preparation, when the PF may begin to send it the guest's frames.
     let failback = cover(&phases, &["failback", "prepare-vf", "plug", "primary-ready"]);
     let failback = failback.context("the timeline has no failback")?;
@@ -93,6 +93,18 @@ pub fn measured_migration(
         virsh,
         settled,
     })
+}
+
+/// From the beginning of the failover until the VF is reset. When the guest has left, the source resets it once more.
+fn drain(timeline: &Timeline) -> Option<Span> {
+    let phases = &timeline.source.phases;
+    let migration = phases.iter().find(|phase| phase.name == "migration")?.start_ms;
+    let before: Vec<Span> = timeline
+        .phases()
+        .into_iter()
+        .filter(|span| span.start_ms < migration)
+        .collect();
+    cover(&before, &["failover", "unplug", "reset-vf"])
 }
 
 /// Migrates an ordinary guest, which runs on `from` with a virtio NIC on a macvtap of libvirt's, in the same way, and
