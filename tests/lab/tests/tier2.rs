@@ -215,15 +215,20 @@ fn the_definition_is_of(node: &Node, guest: &Hybrid) -> Result<()> {
 }
 
 /// A veth and a bridge are no NIC's embedded switch: what is lost here says nothing of what is lost there, and is
-/// written down, not judged.
+/// written down, not judged. For one thing, QEMU announces from emulated primaries, too, while it still repeats the
+/// announcement that follows a migration, and the bridge then sends to a NIC that the guest does not listen to yet.
 fn figures(records: &[Record], from: &Node, to: &Node, left: &Run, came: &Run) -> Result<serde_json::Value> {
-    // The source resets the VF once more when the guest is away, which has nothing to do with the failover.
-    let around = |name: &str, begin: (&Run, &str), end: (&Run, &str)| -> Result<Summary> {
-        let span = Span::new(name, phase(begin.0, begin.1)?.0, phase(end.0, end.1)?.1 + AFTERMATH_MS);
+    let around = |name: &str, start: f64, end: f64| -> Result<Summary> {
+        let span = Span::new(name, start, end);
         analyse(records, &[span]).pop().context("nothing was measured")
     };
-    let failover = around("failover", (left, "failover"), (left, "reset-vf"))?;
-    let failback = around("failback", (came, "prepare-vf"), (came, "failback"))?;
+    // The source resets the VF once more when the guest is away, which has nothing to do with the failover; nor has what
+    // is lost while the guest's CPUs stand still.
+    let (_, drained) = phase(left, "reset-vf")?;
+    let (stop, _) = phase(left, "stop")?;
+    let failover = around("failover", phase(left, "failover")?.0, stop.min(drained + AFTERMATH_MS))?;
+    let (_, switched) = phase(came, "failback")?;
+    let failback = around("failback", phase(came, "prepare-vf")?.0, switched + AFTERMATH_MS)?;
     let whole = Span::new("whole", f64::MIN, f64::MAX);
     let whole = analyse(records, &[whole]).pop().context("nothing was measured")?;
     eprintln!(
