@@ -152,7 +152,13 @@ impl Task {
 
     fn message(&mut self, message: Message) {
         match message {
-            Message::Event(event) => self.handle(event),
+            Message::Event(event) => {
+                if matches!(event, Event::LookAgain) {
+                    // Such as the hook's `started`.
+                    self.link.try_now();
+                }
+                self.handle(event);
+            }
             Message::Request(token, request, reply) => {
                 self.waiters.insert(token, reply);
                 self.open_run(&request);

@@ -6,7 +6,7 @@ use crate::qmp::{GREETING, Qmp};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time;
 
@@ -38,6 +38,7 @@ pub enum LinkEvent {
 #[derive(Debug)]
 pub struct QmpLink {
     current: watch::Receiver<Option<Qmp>>,
+    hint: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -47,11 +48,19 @@ impl QmpLink {
     pub fn spawn(path: PathBuf) -> (Self, mpsc::Receiver<LinkEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (current_sender, current) = watch::channel(None);
+        let hint = Arc::new(Notify::new());
+        let hinted = Arc::clone(&hint);
         let task = tokio::spawn(async move {
             // An error means that nobody listens any more.
-            let _gone: Option<()> = keep(path, events, current_sender).await;
+            let _gone: Option<()> = keep(path, events, current_sender, &hinted).await;
         });
-        (Self { current, task }, receiver)
+        (Self { current, hint, task }, receiver)
+    }
+
+    /// QEMU may be there now: tries at once where there is no connection. On a migration's destination QEMU starts seconds
+    /// after the link did, and the guest runs a moment later.
+    pub fn try_now(&self) {
+        self.hint.notify_one();
     }
 
     /// The connection, if there is one now.
@@ -74,7 +83,12 @@ impl Drop for QmpLink {
     }
 }
 
-async fn keep(path: PathBuf, events: mpsc::Sender<LinkEvent>, current: watch::Sender<Option<Qmp>>) -> Option<()> {
+async fn keep(
+    path: PathBuf,
+    events: mpsc::Sender<LinkEvent>,
+    current: watch::Sender<Option<Qmp>>,
+    hint: &Notify,
+) -> Option<()> {
     let mut pause = FIRST_PAUSE;
     let mut said = None;
     loop {
@@ -98,10 +112,10 @@ async fn keep(path: PathBuf, events: mpsc::Sender<LinkEvent>, current: watch::Se
             }
         }
         tokio::select! {
-            () = time::sleep(pause) => {}
+            () = time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = hint.notified() => pause = FIRST_PAUSE,
             () = events.closed() => return None,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
