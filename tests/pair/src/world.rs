@@ -21,6 +21,9 @@ const CALM: Millis = 600_000;
 /// How long all must be quiet to be at rest: longer than anything pauses before it is tried again.
 const STAYS: Millis = 20_000;
 
+/// Turns that a calm may have. More would be something that goes round in a circle.
+const BUSY: u32 = 20_000;
+
 /// How libvirt's operations went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -265,8 +268,13 @@ impl World {
         // At rest once, and still a while later; or never.
         let mut rests_since = None;
         let end = self.now + CALM;
+        let mut turns = 0;
         while self.now < end && self.violation.is_none() {
             self.turn();
+            turns += 1;
+            if turns > BUSY {
+                self.violate("somebody is busy for ever");
+            }
             if invariants::restless(self).is_some() {
                 rests_since = None;
             } else if *rests_since.get_or_insert(self.now) + STAYS < self.now {
