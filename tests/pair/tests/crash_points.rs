@@ -62,13 +62,9 @@ fn a_crash_at_any_point_harms_nothing() {
             ..Case::peaceful(seed)
         };
         let points = run(case, None).points;
-        for host in 0..2 {
-            assert!(
-                points[host] > 50,
-                "host {host} has only {} points to crash at",
-                points[host]
-            );
-            for point in 1..=points[host] {
+        for (host, count) in points.into_iter().enumerate() {
+            assert!(count > 50, "host {host} has only {count} points to crash at");
+            for point in 1..=count {
                 crashes += run(case, Some((host, point))).tally.crashed;
             }
         }
