@@ -304,7 +304,7 @@ fn upgraded_later(scene: &Scene<'_>) -> Result<()> {
         .lab
         .peer()
         .until("ping over the standby", &ping, Duration::from_secs(30))?;
-    taken.remove(&[dst.clone()])?;
+    taken.remove(std::slice::from_ref(dst))?;
     let pair = guest.wait_primary(dst)?;
     eprintln!("  \"{why}\"; then freed, and on {}", pair.vf.context("no VF")?);
     stage.configure(dst, "")?;
@@ -347,7 +347,7 @@ fn refused_for_want_of_a_vf(scene: &Scene<'_>) -> Result<()> {
         "{before:?} became {after:?}"
     );
     scene.edit_metadata("require", "prefer")?;
-    taken.remove(&[dst.clone()])?;
+    taken.remove(std::slice::from_ref(dst))?;
     stage.configure(dst, "")
 }
 
