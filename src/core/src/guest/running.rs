@@ -96,6 +96,10 @@ impl Guest {
     /// the pair's MAC, which would draw the standby's frames to it.
     pub(super) fn device_deleted(&mut self, now: Millis, mac: Mac) {
         self.unplugging.remove(&mac);
+        if matches!(&self.in_flight, Some(Action::Plug(lease)) if lease.mac == mac) {
+            // Plugged and gone again, or a late word of the last time.
+            self.seen.looked = false;
+        }
         if self.record.stage == super::Stage::Running && self.record.pair(mac).lease.is_some() {
             self.undo.insert(mac);
             self.later(Retry::Plug(mac), now);

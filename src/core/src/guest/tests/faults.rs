@@ -181,6 +181,24 @@ fn a_vf_that_the_guest_throws_out_is_cleaned_and_comes_back_later() {
 }
 
 #[test]
+fn a_vf_that_goes_before_its_plug_has_returned_is_looked_for() {
+    let mut guest = on_vf();
+    drained(&mut guest, 0);
+    let none = || Outcome::Job(DomainSeen::Active, Job::None);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    confirmed(&mut guest, 0);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    expect(&mut guest, 0, prepare_vf(), Outcome::Done);
+    assert_eq!(guest.poll(0), Some(Action::Plug(lease())));
+    guest.handle(1, Event::DeviceDeleted(mac()));
+    guest.complete(2, Ok(Outcome::Done));
+    let gone = Outcome::Looked(picture(Job::None, true, false));
+    expect(&mut guest, 2, Action::Look { libvirt: true }, gone);
+    expect(&mut guest, 2, Action::ResetVf(lease()), Outcome::Done);
+    assert_eq!(guest.poll(2), None, "not at once");
+}
+
+#[test]
 fn a_vf_that_cannot_be_prepared_is_asked_for_again() {
     let mut guest = on_vf();
     drained(&mut guest, 0);
