@@ -39,6 +39,8 @@ pub struct Case {
     pub vfs: u8,
     /// 0: all prefer, 1: all require, 2: all never, 3: mixed.
     pub policy: u8,
+    /// Every other pair has a standby that libvirt makes.
+    pub direct: bool,
     /// Steps before the calm.
     pub steps: u32,
     /// What goes wrong.
@@ -55,12 +57,13 @@ impl Case {
             pairs: 1,
             vfs: 4,
             policy: 0,
+            direct: false,
             steps: 800,
             faults: Faults::default(),
         }
     }
 
-    fn numbers(&self) -> [u64; 15] {
+    fn numbers(&self) -> [u64; 16] {
         let f = &self.faults;
         let (domains, pairs, vfs, policy) = (self.domains, self.pairs, self.vfs, self.policy);
         [
@@ -69,6 +72,7 @@ impl Case {
             pairs.into(),
             vfs.into(),
             policy.into(),
+            self.direct.into(),
             self.steps.into(),
             f.crash,
             f.power,
@@ -101,6 +105,7 @@ impl FromStr for Case {
             pairs,
             vfs,
             policy,
+            direct,
             steps,
             crash,
             power,
@@ -113,7 +118,7 @@ impl FromStr for Case {
             disobey,
         ] = numbers[..]
         else {
-            return Err(format!("{text:?} are not 15 numbers"));
+            return Err(format!("{text:?} are not 16 numbers"));
         };
         let faults = Faults {
             crash,
@@ -132,6 +137,7 @@ impl FromStr for Case {
             pairs: pairs as u8,
             vfs: vfs as u8,
             policy: policy as u8,
+            direct: direct != 0,
             steps: steps as u32,
             faults,
         })

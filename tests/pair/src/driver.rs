@@ -57,7 +57,7 @@ impl World {
         let lost = self.waiters.keys().filter(|(at, _)| *at == host);
         for key in lost.copied().collect::<Vec<_>>() {
             if let Some(Waiter::Hook { id, hook }) = self.waiters.remove(&key) {
-                self.hooked(id, hook, false);
+                self.hooked(id, hook, None);
             }
         }
     }
@@ -78,7 +78,9 @@ impl World {
             return Err(failure("the journal cannot be written"));
         }
         let leases = record.pairs.values().filter_map(|pair| pair.lease.as_ref());
-        let freed = daemon.book.keep_only(id, leases);
+        // What is being leased is not in the record yet.
+        let leasing = matches!(guest.in_flight(), Some(Action::Lease(_)));
+        let freed = !leasing && daemon.book.keep_only(id, leases);
         at.disk.insert(id, record.clone());
         if freed {
             self.pool_changed(host);
@@ -117,12 +119,12 @@ impl World {
         let Some(daemon) = self.hosts[host].daemon.as_mut() else {
             return false;
         };
-        if daemon.running.contains_key(&id) {
-            return false;
-        }
+        let busy = daemon.running.contains_key(&id);
         let action = daemon.guests.get_mut(&id).and_then(|guest| guest.poll(now));
         let Some(action) = action else {
-            self.keep_idle(host, id);
+            if !busy {
+                self.keep_idle(host, id);
+            }
             return false;
         };
         // Before the journal.

@@ -109,6 +109,8 @@ impl World {
     fn plug(&mut self, host: usize, id: DomainId, lease: &Lease) -> Result<Outcome, Failure> {
         let ready_at = Some(self.now + self.dice.between(50, 3_000));
         let machine = &mut self.hosts[host].machine;
+        let standby = machine.standby_of(lease.mac);
+        let on_its_pf = standby.is_some_and(|standby| standby.pf == lease.vf.pf);
         let dressed = machine.dressed.get(&lease.vf.id) == Some(&lease.mac);
         let held = machine.qemu.iter().any(|(other, qemu)| {
             other != &id && qemu.nics.values().any(|nic| nic.plugged.as_ref() == Some(&lease.vf.id))
@@ -125,6 +127,9 @@ impl World {
         if nic.plugged.is_none() {
             nic.plugged = Some(lease.vf.id.clone());
             nic.ready_at = ready_at;
+        }
+        if !on_its_pf {
+            self.violate(format!("{id} gets a VF on another PF than its standby's"));
         }
         if held {
             self.violate(format!("{} is plugged into two guests", lease.vf.id));

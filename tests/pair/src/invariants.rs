@@ -14,7 +14,8 @@ pub fn always(world: &mut World) {
         let machine = &mut host.machine;
         for qemu in machine.qemu.values_mut() {
             for (mac, nic) in &mut qemu.nics {
-                let standby = machine.standby.get(mac).is_some_and(|standby| standby.up);
+                let standby = machine.standby.get(mac).or_else(|| machine.direct.get(mac));
+                let standby = standby.is_some_and(|standby| standby.up);
                 nic.pathed |= qemu.running && (standby || nic.on_primary && nic.plugged.is_some());
             }
         }
@@ -81,7 +82,7 @@ pub fn restless(world: &World) -> Option<String> {
                 let standby = spec
                     .pairs
                     .iter()
-                    .any(|pair| host.machine.standby.contains_key(&pair.mac));
+                    .any(|pair| host.machine.standby_of(pair.mac).is_some());
                 let left = [
                     (standby, "a macvtap"),
                     (host.disk.contains_key(id), "a record"),

@@ -7,8 +7,10 @@
 use crate::link::Waiter;
 use crate::world::World;
 use hybond_core::Millis;
+use hybond_core::guest::StandbySeen;
 use hybond_core::guest::{DomainSeen, Event, Job, MigrationSeen, Request};
-use hybond_core::ids::DomainId;
+use hybond_core::ids::{DomainId, IfName, Mac, VfId};
+use hybond_core::spec::{PairSpec, StandbyKind};
 
 /// What libvirt asks and waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,9 @@ pub(crate) struct Operation {
     /// When the step ends, or is given up.
     pub until: Millis,
     /// The leases that the domain had on the source when it began.
-    pub had: Vec<(hybond_core::ids::Mac, hybond_core::ids::VfId)>,
+    pub had: Vec<(Mac, VfId)>,
+    /// The XML that the domain gets on this way; it stays the old one if the operation fails.
+    pub pairs: Vec<PairSpec>,
 }
 
 impl Operation {
@@ -70,7 +74,14 @@ impl Operation {
 impl World {
     pub(crate) fn operation(&mut self, id: DomainId, kind: Kind) {
         let (step, until, had) = (Step::Launch, self.now, Vec::new());
-        let operation = Operation { kind, step, until, had };
+        let pairs = self.domains[&id].pairs.clone();
+        let operation = Operation {
+            kind,
+            step,
+            until,
+            had,
+            pairs,
+        };
         self.log(|| format!("libvirt: {id} {kind:?}"));
         self.operations.insert(id, operation);
     }
@@ -109,7 +120,7 @@ impl World {
     /// The guest shuts down, is destroyed, or its QEMU crashes.
     pub fn stop_domain(&mut self, host: usize, id: DomainId) {
         self.log(|| format!("host{host}: {id} stops"));
-        self.hosts[host].machine.qemu.remove(&id);
+        self.hosts[host].machine.end_qemu(id);
         self.operation(id, Kind::Start { host });
         let (release, job) = (Some(host), None);
         self.step_to(id, Step::Cleanup { release, job }, 1, 500);
@@ -118,7 +129,10 @@ impl World {
     pub(crate) fn call_hook(&mut self, host: usize, id: DomainId, hook: Hook) {
         let limit = if hook == Hook::Migrate { 120_000 } else { 30_000 };
         self.step_to(id, Step::Hook(hook), limit, limit);
-        let spec = self.domains[&id].clone();
+        let mut spec = self.domains[&id].clone();
+        if let Some(operation) = self.operations.get(&id) {
+            spec.pairs.clone_from(&operation.pairs);
+        }
         let request = match hook {
             Hook::Migrate => {
                 let migration = format!("m{}", self.number());
@@ -144,17 +158,18 @@ impl World {
             .any(|((at, _), waiter)| *at == host && holds(waiter))
     }
 
-    /// A hook has ended.
-    pub(crate) fn hooked(&mut self, id: DomainId, hook: Hook, passes: bool) {
+    /// A hook has ended: with the lower devices for the XML, or with a refusal.
+    pub(crate) fn hooked(&mut self, id: DomainId, hook: Hook, edits: Option<Vec<(Mac, IfName)>>) {
         let Some(operation) = self.operations.get(&id).cloned() else {
             return;
         };
         if operation.step != Step::Hook(hook) {
             return;
         }
-        if !passes || self.dice.chance(self.faults.abort) {
+        let Some(edits) = edits.filter(|_| !self.dice.chance(self.faults.abort)) else {
             return self.fail(id);
-        }
+        };
+        self.edit(id, hook, edits);
         let host = match operation.kind {
             Kind::Start { host } | Kind::Unasked { host, .. } => host,
             Kind::Migrate { from } => 1 - from,
@@ -168,15 +183,56 @@ impl World {
             }
             Hook::Restore => self.call_hook(host, id, Hook::Prepare),
             Hook::Prepare => {
-                let pairs = &self.domains[&id].pairs;
-                let laid_out = pairs
-                    .iter()
-                    .all(|pair| self.hosts[host].machine.standby.contains_key(&pair.mac));
-                if !laid_out {
-                    self.violate(format!("host{host}: the hook let {id} pass without its macvtaps"));
-                }
+                self.check_standbys(host, id, &operation.pairs);
                 self.step_to(id, Step::Launch, 10, 300);
             }
+        }
+    }
+
+    fn edit(&mut self, id: DomainId, hook: Hook, edits: Vec<(Mac, IfName)>) {
+        if hook == Hook::Prepare && !edits.is_empty() {
+            self.violate(format!(
+                "{id} is prepared with another XML, which libvirt does not take"
+            ));
+        }
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        for (mac, source) in edits {
+            let of = operation.pairs.iter_mut().find(|pair| pair.mac == mac);
+            if let Some(pair) = of {
+                pair.standby = StandbyKind::Direct { source };
+            }
+        }
+    }
+
+    fn check_standbys(&mut self, host: usize, id: DomainId, pairs: &[PairSpec]) {
+        let machine = &self.hosts[host].machine;
+        let mut ethernet = pairs.iter().filter(|pair| pair.standby == StandbyKind::Ethernet);
+        if !ethernet.all(|pair| machine.standby.contains_key(&pair.mac)) {
+            self.violate(format!("host{host}: the hook let {id} pass without its macvtaps"));
+        }
+    }
+
+    /// libvirt makes the macvtaps of `type='direct'` where the XML says.
+    pub(crate) fn make_direct(&mut self, host: usize, id: DomainId) {
+        let Some(operation) = self.operations.get(&id) else {
+            return;
+        };
+        for pair in &operation.pairs {
+            if let StandbyKind::Direct { source } = &pair.standby {
+                let (pf, up) = (source.clone(), false);
+                let direct = &mut self.hosts[host].machine.direct;
+                direct.insert(pair.mac, StandbySeen { pf, up });
+            }
+        }
+    }
+
+    /// The domain is there with the XML that it came with.
+    pub(crate) fn takes_xml(&mut self, id: DomainId) {
+        let pairs = self.operations.get(&id).map(|operation| operation.pairs.clone());
+        if let (Some(pairs), Some(spec)) = (pairs, self.domains.get_mut(&id)) {
+            spec.pairs = pairs;
         }
     }
 
@@ -225,13 +281,16 @@ impl World {
         }
         if step == Step::Launch {
             self.launch(host, id, false);
+            self.make_direct(host, id);
             return self.step_to(id, Step::Started, 10, 300);
         }
         if self.hosts[host].daemon.is_none() {
             return self.fail(id);
         }
         self.hosts[host].tell(self.now, id, Event::LookAgain);
+        self.hosts[host].machine.raise_direct(id);
         self.cpus_run(host, id, true);
+        self.takes_xml(id);
         self.whisper(host, id);
         self.operations.remove(&id);
     }
@@ -247,7 +306,7 @@ impl World {
             }
             self.tally.saved += 1;
             self.saved.insert(id, host);
-            self.hosts[host].machine.qemu.remove(&id);
+            self.hosts[host].machine.end_qemu(id);
             let (release, job) = (Some(host), None);
             return self.step_to(id, Step::Cleanup { release, job }, 1, 500);
         }

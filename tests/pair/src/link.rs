@@ -2,6 +2,7 @@
 //! more than TLS over TCP would, so that nothing rests on that.
 
 use crate::libvirt::Hook;
+use crate::plant::Plant;
 use crate::world::World;
 use hybond_core::Millis;
 use hybond_core::guest::{Action, Answer, Event, Failure, Outcome, Request, Token};
@@ -102,8 +103,12 @@ impl World {
         }
         match waiter {
             Waiter::Hook { id, hook } => {
-                let passes = matches!(answer, Answer::Done(_)) || self.plant == Some(crate::plant::Plant::HookPasses);
-                self.hooked(id, hook, passes);
+                let edits = match answer {
+                    Answer::Done(edits) => Some(edits),
+                    Answer::Refused(_) if self.plant == Some(Plant::HookPasses) => Some(Vec::new()),
+                    Answer::Refused(_) => None,
+                };
+                self.hooked(id, hook, edits);
             }
             Waiter::Peer {
                 id, migration, from, ..

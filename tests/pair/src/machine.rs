@@ -89,6 +89,8 @@ impl Qemu {
 pub struct Machine {
     /// Macvtaps of hybond's.
     pub standby: BTreeMap<Mac, StandbySeen>,
+    /// Macvtaps of libvirt's, for standbys of `type='direct'`.
+    pub direct: BTreeMap<Mac, StandbySeen>,
     /// VFs that carry a pair's MAC.
     pub dressed: BTreeMap<VfId, Mac>,
     /// At most one for each domain.
@@ -101,6 +103,25 @@ impl Machine {
     /// The standby's address is in the PF's filter.
     #[must_use]
     pub fn standby_up(&self, mac: Mac) -> bool {
-        self.standby.get(&mac).is_some_and(|standby| standby.up)
+        self.standby_of(mac).is_some_and(|standby| standby.up)
+    }
+
+    /// The macvtap of a pair, whoever has made it.
+    #[must_use]
+    pub fn standby_of(&self, mac: Mac) -> Option<&StandbySeen> {
+        self.standby.get(&mac).or_else(|| self.direct.get(&mac))
+    }
+
+    /// QEMU ends, and with it the macvtaps that libvirt has made for it.
+    pub fn end_qemu(&mut self, id: DomainId) {
+        let Some(qemu) = self.qemu.remove(&id) else { return };
+        self.direct.retain(|mac, _| !qemu.nics.contains_key(mac));
+    }
+
+    /// libvirt sets its macvtaps up, right before the CPUs start.
+    pub fn raise_direct(&mut self, id: DomainId) {
+        let Some(qemu) = self.qemu.get(&id) else { return };
+        let of = self.direct.iter_mut().filter(|(mac, _)| qemu.nics.contains_key(mac));
+        of.for_each(|(_, standby)| standby.up = true);
     }
 }

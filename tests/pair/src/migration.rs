@@ -36,6 +36,7 @@ impl World {
         match step {
             Step::Launch => {
                 self.launch(to, id, true);
+                self.make_direct(to, id);
                 self.step_to(id, Step::Started, 10, 500);
             }
             // Hook `started`, which stops it all where the daemon is down.
@@ -46,6 +47,7 @@ impl World {
             }
             Step::Copy if self.dice.chance(25) => {
                 self.cpus_run(from, id, false);
+                self.hosts[to].machine.raise_direct(id);
                 self.cpus_run(to, id, true);
                 self.step_to(id, Step::Postcopy, 500, 5_000);
             }
@@ -65,11 +67,12 @@ impl World {
                 if let Some(qemu) = self.hosts[to].machine.qemu.get_mut(&id) {
                     qemu.incoming = false;
                 }
+                self.takes_xml(id);
                 self.tally.migrated += 1;
                 self.step_to(id, Step::Confirm, 1, 2_000);
             }
             Step::Confirm => {
-                self.hosts[from].machine.qemu.remove(&id);
+                self.hosts[from].machine.end_qemu(id);
                 let (release, job) = (Some(from), Some(to));
                 self.step_to(id, Step::Cleanup { release, job }, 1, 500);
             }
@@ -79,6 +82,7 @@ impl World {
 
     /// The destination's CPUs start: its macvtap was set up before, where nothing was in the way.
     fn arrived(&mut self, to: usize, id: DomainId) {
+        self.hosts[to].machine.raise_direct(id);
         let up = |world: &Self| {
             let mut pairs = world.domains[&id].pairs.iter();
             pairs.all(|pair| world.hosts[to].machine.standby_up(pair.mac))
@@ -113,14 +117,14 @@ impl World {
         let prepared = !matches!(operation.step, Step::Hook(Hook::Migrate | Hook::Restore));
         match operation.kind {
             Kind::Start { host } => {
-                self.hosts[host].machine.qemu.remove(&id);
+                self.hosts[host].machine.end_qemu(id);
                 let release = prepared.then_some(host);
                 self.step_to(id, Step::Cleanup { release, job: None }, 1, 500);
             }
             Kind::Migrate { from } => {
                 self.tally.stayed += 1;
                 let to = 1 - from;
-                self.hosts[to].machine.qemu.remove(&id);
+                self.hosts[to].machine.end_qemu(id);
                 if operation.step == Step::Copy {
                     self.migration_is(from, id, MigrationSeen::Idle);
                 } else if operation.step == Step::Arrived {

@@ -4,7 +4,7 @@ use crate::libvirt::{Kind, Step};
 use crate::link::Waiter;
 use crate::world::World;
 use hybond_core::guest::Request;
-use hybond_core::ids::DomainId;
+use hybond_core::ids::{DomainId, Mac};
 
 impl World {
     pub(crate) fn misfortune(&mut self) {
@@ -30,19 +30,18 @@ impl World {
 
     fn disobey(&mut self, host: usize, id: DomainId) {
         let what = self.dice.pick(5);
-        let Some(qemu) = self.hosts[host].machine.qemu.get_mut(&id) else {
+        let machine = &mut self.hosts[host].machine;
+        let Some(qemu) = machine.qemu.get_mut(&id) else {
             return;
         };
         match what {
             0 | 1 => qemu.obedient = !qemu.obedient,
             2 | 3 => qemu.agent = !qemu.agent,
             _ => {
-                let standby = &self.hosts[host].machine.standby;
+                let plugged = qemu.nics.iter().filter(|(_, nic)| nic.plugged.is_some());
+                let macs: Vec<Mac> = plugged.map(|(mac, _)| *mac).filter(|_| qemu.running).collect();
                 // A guest that throws its VF out while its standby is down has cut itself off.
-                let out = qemu.nics.iter().find(|(mac, nic)| {
-                    nic.plugged.is_some() && qemu.running && standby.get(mac).is_some_and(|seen| seen.up)
-                });
-                if let Some(mac) = out.map(|(mac, _)| *mac) {
+                if let Some(mac) = macs.into_iter().find(|mac| machine.standby_up(*mac)) {
                     self.lose_primary(host, id, mac);
                 }
             }

@@ -98,18 +98,24 @@ fn vfs(host: usize, count: u8) -> Vec<Vf> {
     (0..count).map(vf).collect()
 }
 
-fn domain(n: u8, pairs: u8, policy: impl Fn(u8) -> Policy) -> DomainSpec {
+fn domain(n: u8, case: &Case, policy: impl Fn(u8) -> Policy) -> DomainSpec {
+    let standby = |p: u8| match case.direct && (n + p) % 2 == 0 {
+        true => StandbyKind::Direct {
+            source: format!("pf{}", n % 2).parse().expect("pf"),
+        },
+        false => StandbyKind::Ethernet,
+    };
     let pair = |p: u8| PairSpec {
         mac: Mac::from_octets([0x52, 0x54, 0, 0, p, n]).expect("mac"),
         pool: pool(),
         policy: policy(p),
         vlan: None,
-        standby: StandbyKind::Ethernet,
+        standby: standby(p),
     };
     DomainSpec {
         id: DomainId::from_bytes([n; 16]),
         name: format!("g{n}"),
-        pairs: (0..pairs).map(pair).collect(),
+        pairs: (0..case.pairs).map(pair).collect(),
         source_peer: None,
     }
 }
@@ -125,7 +131,7 @@ impl World {
             Some(policy) => *policy,
             None => policies[(case.seed as usize + usize::from(n + p)) % policies.len()],
         };
-        let domains = (1..=case.domains).map(|n| domain(n, case.pairs, |p| policy(n, p)));
+        let domains = (1..=case.domains).map(|n| domain(n, &case, |p| policy(n, p)));
         let mut world = Self {
             now: 1,
             dice: Dice::new(case.seed),

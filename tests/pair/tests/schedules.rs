@@ -76,10 +76,11 @@ prop_compose! {
         pairs in 1u8..3,
         vfs in 1u8..6,
         policy in 0u8..4,
+        direct: bool,
         steps in 100u32..900,
         faults in faults(),
     ) -> Case {
-        Case { seed, domains, pairs, vfs, policy, steps, faults }
+        Case { seed, domains, pairs, vfs, policy, direct, steps, faults }
     }
 }
 
@@ -124,6 +125,7 @@ fn the_schedules_have_everything_in_them() {
         let case = Case {
             faults,
             policy: 3,
+            direct: true,
             ..Case::peaceful(seed)
         };
         let tally = run(case).unwrap_or_else(|why| panic!("case {case}: {why}")).tally;

@@ -6,7 +6,7 @@ use super::record::{DrainReason, Hook, Stage};
 use super::seen::DomainSeen;
 use crate::Millis;
 use crate::ids::MigrationId;
-use crate::spec::DomainSpec;
+use crate::spec::{DomainSpec, StandbyKind};
 
 /// Somebody who waits for the present stage to do what it is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,8 @@ impl Guest {
 
     /// `prepare` follows `migrate` and `restore`, which have laid everything out; alone, it is a start.
     fn prepare(&mut self, now: Millis, token: Token, spec: DomainSpec) {
-        let incoming = matches!(self.record.stage, Stage::Incoming { .. });
-        if incoming || (self.rewritable && self.record.stage == Stage::Starting) {
+        let comes = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
+        if comes && self.record.answered == Some(Hook::Announce) && self.is_as_told(&spec) {
             self.rewritable = false;
             self.record.set_spec(spec);
             self.deadline = self.stage_ends(now);
@@ -56,6 +56,15 @@ impl Guest {
         }
         self.seen.domain = DomainSeen::Active;
         self.wait(token, false);
+    }
+
+    /// The standbys that libvirt makes are where the hook was told to have them: it is that domain which comes now, and not
+    /// a start of another XML after one that never came.
+    fn is_as_told(&self, spec: &DomainSpec) -> bool {
+        spec.pairs.iter().all(|pair| match &pair.standby {
+            StandbyKind::Direct { source } => self.record.pair(pair.mac).pf.as_ref() == Some(source),
+            StandbyKind::Ethernet => true,
+        })
     }
 
     fn receive(&mut self, now: Millis, token: Token, spec: DomainSpec, migration: MigrationId) {

@@ -284,9 +284,12 @@ impl Guest {
     }
 
     /// Gives out the next action; `None` while one is in flight, or there is nothing to do until something happens or
-    /// [`Guest::next_deadline`] has come.
+    /// [`Guest::next_deadline`] has come. Answers do not wait for what is in flight: it may itself wait for who asked.
     pub fn poll(&mut self, now: Millis) -> Option<Action> {
         self.arm(now);
+        if let Some(answer) = self.next_answer() {
+            return Some(answer);
+        }
         if self.in_flight.is_some() || self.forgotten {
             return None;
         }

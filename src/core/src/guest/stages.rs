@@ -75,7 +75,7 @@ impl Guest {
         action
     }
 
-    fn next_answer(&mut self) -> Option<Action> {
+    pub(super) fn next_answer(&mut self) -> Option<Action> {
         (!self.answers.is_empty()).then(|| self.answers.remove(0))
     }
 }

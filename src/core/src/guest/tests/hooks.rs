@@ -180,3 +180,70 @@ fn a_drain_for_a_migration_takes_over_from_an_administrators() {
         "the administrator was told so"
     );
 }
+
+#[test]
+fn a_start_after_a_migration_that_never_came_is_a_start() {
+    let incoming = Stage::Incoming { migration: migration() };
+    let mut guest = Guest::new(record(incoming), Settings::default());
+    assert_eq!(guest.poll(0), Some(Action::Look { libvirt: true }));
+    // Nobody has had an answer for that migration, so this is not what follows it.
+    guest.handle(0, Event::Request(Token(1), Request::Prepare(direct("pf7"))));
+    assert_eq!(guest.record().stage, Stage::Starting);
+    let left = Outcome::Looked(Snapshot::default());
+    expect(&mut guest, 0, Action::Look { libvirt: false }, left);
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, 0, Action::Release(lease()), Outcome::Done);
+    assert!(matches!(guest.poll(0), Some(Action::Lease(ask)) if ask.pf == Some("pf7".parse().expect("name"))));
+}
+
+#[test]
+fn what_a_pair_had_that_the_domain_no_longer_has_is_taken_back() {
+    let mut guest = Guest::new(record(Stage::Running), Settings::default());
+    let mut other = spec(Policy::Never);
+    other.pairs[0].mac = "52:54:00:aa:00:02".parse().expect("mac");
+    guest.handle(0, Event::Request(Token(1), Request::Prepare(other)));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { libvirt: false },
+        Outcome::Looked(Snapshot::default()),
+    );
+    expect(&mut guest, 0, Action::RemoveStandby(mac()), Outcome::Done);
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, 0, Action::Release(lease()), Outcome::Done);
+    assert!(matches!(guest.poll(0), Some(Action::ChoosePf(ask)) if ask.mac != mac()));
+    assert!(!guest.record().pairs.contains_key(&mac()));
+}
+
+#[test]
+fn who_asks_gets_an_answer_while_an_action_is_under_way() {
+    let mut record = Record::new(spec(Policy::Never), Stage::Leaving);
+    record.spec.source_peer = Some("here:1".parse().expect("address"));
+    let mut guest = Guest::new(record.clone(), Settings::default());
+    guest.handle(0, Event::Request(Token(1), Request::Receive(record.spec, migration())));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { libvirt: false },
+        Outcome::Looked(Snapshot::default()),
+    );
+    let chosen = Outcome::NoVf {
+        reason: String::new(),
+        pf: Some(pf()),
+    };
+    assert!(matches!(guest.poll(0), Some(Action::ChoosePf(_))));
+    guest.complete(0, Ok(chosen));
+    assert!(matches!(guest.poll(0), Some(Action::MakeStandby { .. })));
+    guest.complete(0, Ok(Outcome::Standby(standby(false))));
+    assert!(matches!(guest.poll(0), Some(Action::AskDrain { .. })));
+    // The metadata names this very host as the source: it asks itself.
+    guest.handle(0, Event::Request(Token(2), Request::Drain(migration())));
+    let refused = Answer::Refused("the domain does not run on this host".to_owned());
+    let answer = Action::Answer {
+        token: Token(2),
+        answer: refused,
+    };
+    assert_eq!(guest.poll(0), Some(answer));
+    assert_eq!(guest.poll(0), None);
+    assert!(matches!(guest.in_flight(), Some(Action::AskDrain { .. })));
+}
