@@ -2,11 +2,12 @@
 //! carries out its actions, one at a time.
 
 use crate::adapters::{Adapters, GuestLinks, agent_pair, chain, migration_seen, primary_of};
+use crate::logging::message_id;
 use crate::shared::Shared;
 use crate::timeline::Recorder;
 use hybond_core::Millis;
 use hybond_core::guest::{Action, Answer, Event, Failure, Guest, Outcome, Record, Request, Stage, Token};
-use hybond_core::ids::{Mac, PoolName};
+use hybond_core::ids::Mac;
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
 use hybond_libvirt::Scope;
 use hybond_qmp::{LinkEvent, MigrationStatus, QmpLink, Stamped};
@@ -95,8 +96,9 @@ impl Task {
         let (_unused, mut reports) = mpsc::channel(1);
         let mut finding: Option<Pin<Box<dyn Future<Output = Option<std::path::PathBuf>> + Send>>> = None;
         loop {
-            if in_flight.is_none() {
-                in_flight = self.next().await;
+            // While one is under way, only answers are given.
+            if let Some(action) = self.next().await {
+                in_flight = Some(action);
             }
             if in_flight.is_none() && self.guest.is_forgotten() {
                 self.forget(&mut messages).await;
@@ -239,17 +241,9 @@ impl Task {
     }
 
     fn links(&self) -> GuestLinks {
-        let pairs: Vec<(Mac, PoolName)> = self
-            .guest
-            .record()
-            .spec
-            .pairs
-            .iter()
-            .map(|pair| (pair.mac, pair.pool.clone()))
-            .collect();
         GuestLinks {
             id: self.guest.id(),
-            pairs,
+            pairs: self.guest.record().spec.pairs.clone(),
             qmp: self.link.current(),
             agent: self.agent.clone(),
         }
@@ -260,7 +254,7 @@ impl Task {
         loop {
             let now = self.now();
             let Some(action) = self.guest.poll(now) else {
-                if !self.guest.is_forgotten() {
+                if !self.guest.is_forgotten() && self.guest.in_flight().is_none() {
                     // What could not be written has been told, and nothing depends on it yet.
                     drop(self.keep().await);
                 }
@@ -314,6 +308,7 @@ impl Task {
             Err(error) => {
                 let reason = chain(&error);
                 error!(
+                    MESSAGE_ID = message_id::JOURNAL_BROKEN,
                     error = reason,
                     "{reason}; nothing is done for this guest until the journal can be written"
                 );
@@ -324,6 +319,10 @@ impl Task {
 
     /// The pool gets back what a record on stable storage no longer names.
     fn give_back(&self, record: &Record) {
+        // What is being leased is not in the record yet.
+        if matches!(self.guest.in_flight(), Some(Action::Lease(_))) {
+            return;
+        }
         let leases = record.pairs.values().filter_map(|pair| pair.lease.as_ref());
         if self.shared.adapters.book().keep_only(record.spec.id, leases) {
             let shared = Arc::clone(&self.shared);
@@ -338,7 +337,7 @@ impl Task {
         };
         if let Answer::Refused(reason) = &answer {
             let name = &self.guest.record().spec.name;
-            warn!(reason, "{name}: refused: {reason}");
+            warn!(MESSAGE_ID = message_id::REFUSED, reason, "{name}: refused: {reason}");
             self.refusal = Some(reason.clone());
         }
         if let Some(reply) = self.waiters.remove(&token) {
@@ -395,7 +394,10 @@ impl Task {
             }
             (Err(failure), Some(phase)) => {
                 let reason = &failure.reason;
-                warn!(phase, pair, ms, reason, "{name}: {phase} failed: {reason}");
+                warn!(
+                    MESSAGE_ID = message_id::PHASE_FAILED,
+                    phase, pair, ms, reason, "{name}: {phase} failed: {reason}"
+                );
                 self.recorder.finish(phase, Some(failure.reason.clone()));
             }
             // Repeated until it succeeds: libvirt is busy with the domain at both ends of a migration.
@@ -457,6 +459,7 @@ impl Task {
                 self.recorder.mark("guard-cancelled", at);
                 let (status, plugged) = (status.as_str(), plugged.join(" "));
                 error!(
+                    MESSAGE_ID = message_id::GUARD_CANCELLED,
                     status,
                     plugged,
                     "{name}: a migration or save began with a VF plugged, and was cancelled: RAM that the VF \
@@ -466,6 +469,7 @@ impl Task {
             Qmp::GuardTooLate { status, plugged } => {
                 let (status, plugged) = (status.as_str(), plugged.join(" "));
                 error!(
+                    MESSAGE_ID = message_id::GUARD_TOO_LATE,
                     status,
                     plugged,
                     "{name}: a migration or save went on with a VF plugged and can no longer be cancelled: do \
