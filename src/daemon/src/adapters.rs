@@ -5,8 +5,9 @@ use crate::config::{Config, Pool};
 use hybond_core::guest::{
     Action, AgentPair, DomainSeen, Failure, Job, MigrationSeen, Outcome, QmpSeen, Snapshot, StandbySeen,
 };
-use hybond_core::ids::{Bdf, DomainId, IfName, Mac, PeerAddr, PoolName};
+use hybond_core::ids::{Bdf, DomainId, IfName, Mac, PeerAddr};
 use hybond_core::pool::{Ask, Lease, PoolBook};
+use hybond_core::spec::PairSpec;
 use hybond_guest::GuestHandle;
 use hybond_libvirt::{DomainState, Libvirt};
 use hybond_netlink::{Netlink, StandbySpec, VfConfig};
@@ -49,12 +50,18 @@ pub struct Adapters {
 pub struct GuestLinks {
     /// The domain.
     pub id: DomainId,
-    /// MACs and pools of its pairs.
-    pub pairs: Vec<(Mac, PoolName)>,
+    /// Its pairs.
+    pub pairs: Vec<PairSpec>,
     /// Its monitor, while connected.
     pub qmp: Option<Qmp>,
     /// Its agent's channel, once known.
     pub agent: Option<GuestHandle>,
+}
+
+impl GuestLinks {
+    fn pair(&self, mac: Mac) -> Option<&PairSpec> {
+        self.pairs.iter().find(|pair| pair.mac == mac)
+    }
 }
 
 /// An error with all its causes, on one line.
@@ -100,9 +107,9 @@ pub fn migration_seen(status: &MigrationStatus) -> MigrationSeen {
 
 /// The pair whose primary has this QEMU id; libvirt puts `ua-` before the ids that its users choose.
 #[must_use]
-pub fn primary_of(pairs: &[(Mac, PoolName)], device: &str) -> Option<Mac> {
+pub fn primary_of(pairs: &[PairSpec], device: &str) -> Option<Mac> {
     let device = device.strip_prefix("ua-").unwrap_or(device);
-    pairs.iter().map(|(mac, _)| *mac).find(|mac| mac.primary_id() == device)
+    pairs.iter().map(|pair| pair.mac).find(|mac| mac.primary_id() == device)
 }
 
 async fn qmp_seen(links: &GuestLinks, qmp: &Qmp) -> Result<QmpSeen, QmpError> {
@@ -235,9 +242,9 @@ impl Adapters {
             None => None,
         };
         let mut standby = BTreeMap::new();
-        for (mac, _) in &links.pairs {
-            if let Some(seen) = self.standby_seen(*mac).await? {
-                standby.insert(*mac, seen);
+        for pair in &links.pairs {
+            if let Some(seen) = self.standby_seen(pair.mac).await? {
+                standby.insert(pair.mac, seen);
             }
         }
         Ok(Outcome::Looked(Snapshot { libvirt, qmp, standby }))
@@ -269,8 +276,7 @@ impl Adapters {
     }
 
     fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<&Pool> {
-        let (_, name) = links.pairs.iter().find(|(of, _)| *of == mac)?;
-        self.config.pools.get(name)
+        self.config.pools.get(&links.pair(mac)?.pool)
     }
 
     async fn make_standby(
@@ -299,9 +305,12 @@ impl Adapters {
             return Ok(Outcome::Done);
         };
         let pool = self.pool_of(links, lease.mac);
+        // libvirt sets them from its XML when it attaches the VF, and puts back what it found when the VF is gone: after
+        // `ResetVf`, so what it finds must not be the pair's.
+        let ours = self.way != PlugWay::Libvirt;
         let config = VfConfig {
-            mac: Some(lease.mac.octets()),
-            vlan: Some(vlan.unwrap_or(0)),
+            mac: ours.then(|| lease.mac.octets()),
+            vlan: ours.then(|| vlan.unwrap_or(0)),
             trust: pool.and_then(|pool| pool.trust),
             spoofchk: pool.and_then(|pool| pool.spoofchk),
             ..VfConfig::default()
@@ -325,7 +334,8 @@ impl Adapters {
             return self.plug_emulated(links, lease, qmp).await;
         };
         if self.way == PlugWay::Libvirt {
-            let xml = hostdev_xml(lease.mac, bdf);
+            let vlan = links.pair(lease.mac).and_then(|pair| pair.vlan);
+            let xml = hostdev_xml(lease.mac, bdf, vlan);
             self.libvirt.attach_device(links.id, xml).await.map_err(failure)?;
             return Ok(Outcome::Done);
         }
@@ -452,12 +462,13 @@ fn tap_name(mac: Mac) -> Result<IfName, Failure> {
 }
 
 /// A VF as libvirt attaches it, for hosts where nothing else works.
-fn hostdev_xml(mac: Mac, vf: Bdf) -> String {
+fn hostdev_xml(mac: Mac, vf: Bdf, vlan: Option<u16>) -> String {
     let (domain, bus, slot, function) = vf.parts();
     let id = mac.primary_id();
+    let vlan = vlan.map(|id| format!("<vlan><tag id='{id}'/></vlan>")).unwrap_or_default();
     format!(
         "<interface type='hostdev' managed='yes'><mac address='{mac}'/><source><address type='pci' \
-         domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/></source>\
+         domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/></source>{vlan}\
          <alias name='ua-{id}'/></interface>"
     )
 }
