@@ -23,10 +23,25 @@ pub use guest_clock::GuestClock;
 pub use peer::{Config, read, run, write};
 pub use respond::respond;
 
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
+use std::net::UdpSocket;
 
 /// UDP port of the guest's side.
 pub const PORT: u16 = 9901;
+
+/// What a socket may hold until the probe reads it. The kernel's default is about 100 packets, half a second of them: a busy
+/// guest that is not scheduled for longer would lose packets that the network has delivered.
+const HELD: usize = 16 << 20;
+
+fn hold(socket: &UdpSocket) -> Result<(), Errno> {
+    match setsockopt(socket, sockopt::RcvBufForce, &HELD) {
+        // Not root: as much as the host lets everybody have.
+        Err(Errno::EPERM) => setsockopt(socket, sockopt::RcvBuf, &HELD),
+        set => set,
+    }
+}
 
 /// A direction of the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

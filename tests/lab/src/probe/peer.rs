@@ -1,5 +1,6 @@
 //! The peer's side: sends, receives, and at the end asks the guest what came.
 
+use super::hold;
 use super::packet::{Arrival, MAX_PACKETS, PER_REPORT, Packet};
 use super::{Direction, GuestClock, Record};
 use anyhow::{Context, Result, bail};
@@ -50,6 +51,7 @@ pub fn run(config: &Config, stop: &AtomicBool) -> Result<Vec<Record>> {
         ([0u16; 8], 0).into()
     };
     let socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+    hold(&socket).context("cannot have the socket hold what is not read yet")?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).context("cannot ask for the packets' times of arrival")?;
     socket
         .set_read_timeout(Some(Duration::from_millis(50)))

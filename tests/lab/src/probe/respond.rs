@@ -1,5 +1,6 @@
-//! The guest's side: the standard library only, so that it is small as a static binary.
+//! The guest's side: little more than the standard library, so that it is small as a static binary.
 
+use super::hold;
 use super::packet::{Arrival, MAX_PACKETS, PER_REPORT, Packet, TICK_US};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -52,6 +53,7 @@ impl Shared {
 /// If the address cannot be bound, or the socket fails.
 pub fn respond(listen: SocketAddr) -> io::Result<()> {
     let socket = Arc::new(UdpSocket::bind(listen)?);
+    hold(&socket)?;
     let shared = Arc::new(Shared::default());
     let (stream_socket, stream_shared) = (Arc::clone(&socket), Arc::clone(&shared));
     std::thread::Builder::new().spawn(move || stream(&stream_socket, &stream_shared))?;

@@ -17,6 +17,7 @@ use std::time::Duration;
 const BOOT: Duration = Duration::from_secs(400);
 /// Both guests are on one host at times, and its huge pages are for one of the usual size.
 const MEMORY: u32 = 144;
+const HYBRID: &str = "demo";
 const PLAIN: &str = "plain";
 const PLAIN_ADDRESS: &str = "10.88.0.51";
 
@@ -35,14 +36,18 @@ pub fn demo(migrations: usize, folder: &Path, out: &mut dyn Write) -> Result<boo
     Ok(well)
 }
 
-/// What the daemons have said, for whoever has to find out why it failed: the hosts are about to end.
+/// What the daemons and the guest have said, for whoever has to find out why it failed: the hosts are about to end.
 fn journals(lab: &Lab) {
     for host in lab.hosts() {
-        let lines = host.ok(
-            "journalctl -u hybondd -u libvirtd -o short-precise --no-pager -n 60; tail -n 25 /var/log/libvirt/qemu/*.log",
-        );
+        let lines = host.ok("journalctl -u hybondd -u libvirtd -o short-precise --no-pager -n 60");
         let lines = lines.unwrap_or_else(|error| format!("{error:#}"));
         eprintln!("journal of {}:\n{lines}", host.name());
+        let guest = HybridGuest::new(HYBRID, host);
+        if guest.runs_on(host).unwrap_or(false) {
+            eprintln!("{}", guest.view(host));
+        }
+        let logs = host.ok("tail -n 15 /var/log/libvirt/qemu/*.log");
+        eprintln!("guests on {}:\n{}", host.name(), logs.unwrap_or_default());
     }
 }
 
@@ -59,7 +64,7 @@ fn play(
     let (src, dst) = (lab.host("src"), lab.host("dst"));
 
     stopwatch.say("starting a guest with a VF on src, and the same guest with virtio only on dst");
-    let mut guest = HybridGuest::new("demo", src);
+    let mut guest = HybridGuest::new(HYBRID, src);
     guest.domain.memory = MEMORY;
     let plain = plain(&guest.domain, &dst.pfs()[0]);
     let vf = std::thread::scope(|scope| {

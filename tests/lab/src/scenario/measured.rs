@@ -31,14 +31,14 @@ pub struct Measured {
     pub after: PairStatus,
     /// Interrupts in the guest during two seconds of traffic after the failback.
     pub carried: Interrupts,
-    /// How long `virsh migrate` took.
+    /// How long the command took.
     pub virsh: Duration,
     /// From its end until the traffic went over the new VF.
     pub settled: Duration,
 }
 
-/// Migrates a guest, whose traffic goes over a VF, by a plain `virsh migrate --live`, and waits until its traffic goes
-/// over a VF of the destination.
+/// Migrates a guest, whose traffic goes over a VF, by a its command, and waits until its traffic goes over a VF of
+/// the destination.
 ///
 /// # Errors
 /// The migration fails, or something cannot be measured.
@@ -55,8 +55,8 @@ pub fn measured_migration(
     let start = Instant::now();
     let output = guest.migrate(from, to)?;
     let virsh = start.elapsed();
-    ensure!(output.success(), "virsh migrate: {}", output.stderr.trim());
-    stopwatch.say(&format!("virsh migrate has ended, after {:.1} s", virsh.as_secs_f64()));
+    ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
+    stopwatch.say(&format!("{} has ended, after {:.1} s", guest.migrate, virsh.as_secs_f64()));
     let after = guest.wait_primary(to)?;
     let settled = start.elapsed() - virsh;
     let first = Interrupts::of(&guest.guest, to)?;
@@ -72,7 +72,7 @@ pub fn measured_migration(
     let failback = cover(&phases, &["failback", "prepare-vf", "plug", "primary-ready"]);
     let failback = failback.context("the timeline has no failback")?;
     let migration = Migration {
-        title: MIGRATE.to_owned(),
+        title: guest.migrate.to_owned(),
         from: from.name().to_owned(),
         to: to.name().to_owned(),
         vf_before: before.vf.as_ref().map(ToString::to_string),

@@ -1,7 +1,7 @@
 //! A hybrid guest: an ordinary domain that was made hybrid as a user makes it.
 
 use crate::{Domain, Guest, Host, Machine, Output};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use hybond_wire::agent::Path;
 use hybond_wire::control::{DomainStatus, PairStatus};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Name of the pool on both hosts.
 pub const POOL: &str = "lan";
 
-/// What `virsh` is given, before the domain and the destination.
+/// How a guest is migrated, before the domain and the destination.
 pub const MIGRATE: &str = "virsh migrate --live --persistent";
 
 const BOOT: Duration = Duration::from_secs(400);
@@ -25,6 +25,8 @@ pub struct HybridGuest {
     pub domain: Domain,
     /// Commands in it.
     pub guest: Guest,
+    /// The command that migrates it: [`MIGRATE`], unless the hosts need another.
+    pub migrate: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +41,7 @@ impl HybridGuest {
         Self {
             domain: Domain::new(name, host.pfs().first().map_or("", String::as_str)),
             guest: Guest::new(name),
+            migrate: MIGRATE,
         }
     }
 
@@ -98,13 +101,7 @@ impl HybridGuest {
     /// # Errors
     /// It is not within three minutes; the error has the last status.
     pub fn wait_primary(&self, host: &Host) -> Result<PairStatus> {
-        let status = self.wait_path(host, Path::Primary)?;
-        let pair = first_pair(status)?;
-        ensure!(
-            pair.plugged && pair.vf.is_some(),
-            "the path is primary without a VF: {pair:?}"
-        );
-        Ok(pair)
+        first_pair(self.wait_path(host, Path::Primary)?)
     }
 
     /// Waits until its traffic goes over its standby and it is all there on this host.
@@ -116,35 +113,53 @@ impl HybridGuest {
     }
 
     fn wait_path(&self, host: &Host, path: Path) -> Result<DomainStatus> {
-        let word = match path {
-            Path::Primary => "primary",
-            Path::Standby => "standby",
-            Path::None => "none",
+        // A daemon that has just been restarted knows the path from the guest before it knows QEMU's devices.
+        let (word, plugged) = match path {
+            Path::Primary => ("primary", "true"),
+            Path::Standby => ("standby", "false"),
+            Path::None => ("none", "false"),
         };
         let script = format!(
             "s=$(hybondctl --json status {}) || {{ echo \"$s\"; exit 1; }}; echo \"$s\"; \
-             echo \"$s\" | grep -q '\"stage\": *\"running\"' && echo \"$s\" | grep -q '\"active\": *\"{word}\"'",
+             for want in '\"stage\": *\"running\"' '\"active\": *\"{word}\"' '\"plugged\": *{plugged}'; do \
+             echo \"$s\" | grep -q \"$want\" || exit; done",
             self.name()
         );
         let what = format!("path {word} of guest {}", self.name());
         status(&host.until(&what, &script, SETTLE)?)
     }
 
-    /// A plain `virsh migrate`, run on `from`. Whether it succeeded is in the answer.
+    /// Migrated by its command, run on `from`. Whether it succeeded is in the answer.
     ///
     /// # Errors
     /// It cannot be run, or does not end.
     pub fn migrate(&self, from: &Host, to: &Host) -> Result<Output> {
-        self.migrate_with(from, to, "")
+        let command = format!("{} {} qemu+tls://{}/system", self.migrate, self.name(), to.name());
+        from.run_within(&command, MIGRATION)
     }
 
-    /// As [`HybridGuest::migrate`], with more options.
+    /// Whether it runs there.
     ///
     /// # Errors
-    /// It cannot be run, or does not end.
-    pub fn migrate_with(&self, from: &Host, to: &Host, options: &str) -> Result<Output> {
-        let command = format!("{MIGRATE} {} qemu+tls://{}/system {options}", self.name(), to.name());
-        from.run_within(&command, MIGRATION)
+    /// The host does not answer.
+    pub fn runs_on(&self, host: &Host) -> Result<bool> {
+        let listed = host.run(&format!("virsh -q list --name | grep -qx {}", self.name()))?;
+        Ok(listed.success())
+    }
+
+    /// What the guest itself and the host show of its network, for whoever has to find out what is wrong.
+    #[must_use]
+    pub fn view(&self, host: &Host) -> String {
+        let inside = "date; ip addr; cat /proc/net/dev /proc/net/bonding/* /proc/interrupts; dmesg | tail -n 15";
+        let outside = format!(
+            "ip -s -d link show; tail -n 15 /var/log/libvirt/qemu/{0}.log /var/log/libvirt/qemu/{0}-console.log",
+            self.name()
+        );
+        let inside = self.guest.run_within(host, inside, Duration::from_secs(30));
+        let inside = inside.map_or_else(|error| format!("{error:#}"), |output| output.stdout);
+        let outside = host.run(&outside);
+        let outside = outside.map_or_else(|error| format!("{error:#}"), |output| output.stdout);
+        format!("in guest {}:\n{inside}\non {}:\n{outside}\n", self.name(), host.name())
     }
 
     /// Ends the guest, and removes its domain from both hosts.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::time::{Duration, Instant};
 
+const CONFIG: &str = "/etc/hybond/hybond.toml";
 /// How long dpkg may take on an emulated host, its postinst included.
 const INSTALL: Duration = Duration::from_secs(300);
 
@@ -51,12 +52,16 @@ impl<'a> Stage<'a> {
         Ok(Self { lab, packages, before })
     }
 
-    /// Adds a file of settings to a host's, and restarts its daemon. An empty text takes the file away.
+    /// Gives a host other settings, `pool` for its pool and `others` for sections of their own, and restarts its daemon.
+    /// Without any, they are those that it was installed with.
     ///
     /// # Errors
-    /// The daemon does not come up with it.
-    pub fn configure(&self, host: &Host, text: &str) -> Result<()> {
-        configure(host, text)
+    /// The daemon does not come up with them.
+    pub fn configure(&self, host: &Host, pool: &str, others: &str) -> Result<()> {
+        let text = format!("{}{pool}\n{others}", config(host));
+        host.write_file(CONFIG, text.as_bytes(), "644")?;
+        host.ok("systemctl restart hybondd")?;
+        ready(host)
     }
 
     /// What is on a host that was not there before the first hybrid guest was. Where none is now, it must be nothing.
@@ -87,13 +92,7 @@ impl<'a> Stage<'a> {
 }
 
 fn install(host: &Host, packages: &Packages) -> Result<()> {
-    let pfs: Vec<String> = host.pfs().iter().map(|pf| format!("{pf:?}")).collect();
-    let config = format!(
-        "[host]\npeer = \"{}\"\n\n[[pool]]\nname = \"{POOL}\"\npf = [{}]\n",
-        host.name(),
-        pfs.join(", ")
-    );
-    host.write_file("/etc/hybond/hybond.toml", config.as_bytes(), "644")?;
+    host.write_file(CONFIG, config(host).as_bytes(), "644")?;
     host.copy(&packages.host, "/root/hybond.deb")?;
     // The administrator's file was there first, and stays.
     let dpkg = "DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i /root/hybond.deb";
@@ -108,15 +107,13 @@ fn install(host: &Host, packages: &Packages) -> Result<()> {
     ready(host)
 }
 
-fn configure(host: &Host, text: &str) -> Result<()> {
-    let file = "/etc/hybond/hybond.d/90-lab.toml";
-    if text.is_empty() {
-        host.ok(&format!("rm -f {file}"))?;
-    } else {
-        host.write_file(file, text.as_bytes(), "644")?;
-    }
-    host.ok("systemctl restart hybondd")?;
-    ready(host)
+fn config(host: &Host) -> String {
+    let pfs: Vec<String> = host.pfs().iter().map(|pf| format!("{pf:?}")).collect();
+    format!(
+        "[host]\npeer = \"{}\"\n\n[[pool]]\nname = \"{POOL}\"\npf = [{}]\n",
+        host.name(),
+        pfs.join(", ")
+    )
 }
 
 fn ready(host: &Host) -> Result<()> {

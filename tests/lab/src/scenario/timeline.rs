@@ -48,8 +48,7 @@ pub fn timeline(from: &Host, to: &Host, uuid: &str) -> Result<Timeline> {
         Ok(last.filter(|run| run.outcome.is_some()))
     })?;
     let source = process::until("the source's timeline", ENDS, || {
-        let same = runs(from, uuid)?.into_iter().rev().find(|run| run.id == destination.id);
-        Ok(same.filter(|run| run.outcome.is_some()))
+        Ok(with_drain(runs(from, uuid)?, &destination.id).filter(|run| run.outcome.is_some()))
     })?;
     ensure!(source.kind == "migration-out", "the source calls it {}", source.kind);
     let [source, destination] =
@@ -59,6 +58,23 @@ pub fn timeline(from: &Host, to: &Host, uuid: &str) -> Result<Timeline> {
         source,
         destination,
     })
+}
+
+/// The run of that id. Where nothing was left to unplug in it, because whoever migrated has drained before, that drain is
+/// part of the migration.
+fn with_drain(runs: Vec<Run>, id: &str) -> Option<Run> {
+    let mut drain = Vec::new();
+    for mut run in runs {
+        if run.id == id {
+            if !run.phases.iter().any(|phase| phase.name == "failover") {
+                drain.append(&mut run.phases);
+                run.phases = drain;
+            }
+            return Some(run);
+        }
+        drain = if run.kind == "drain" { run.phases } else { Vec::new() };
+    }
+    None
 }
 
 /// On this machine's clock.
