@@ -5,12 +5,19 @@ use super::record::Stage;
 use super::seen::{DomainSeen, Job, MigrationSeen};
 use super::{Guest, Retry};
 use crate::Millis;
+use crate::ids::Mac;
 
 impl Guest {
     /// The stage changes that follow from what is seen.
     pub(super) fn follow(&mut self, now: Millis) {
         if self.seen.qmp.is_some() {
             self.met = true;
+        }
+        if self.record.stage == Stage::Running {
+            // However late it came, and whoever brought it about.
+            let seen = &self.seen;
+            let arrived = |mac: &Mac| seen.agent_pair(*mac).is_some_and(|pair| pair.on_primary);
+            self.degraded.retain(|mac, _| !arrived(mac));
         }
         if !self.seen.looked || self.in_flight.is_some() {
             return;

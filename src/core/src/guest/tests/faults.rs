@@ -272,3 +272,16 @@ fn a_domain_that_libvirt_says_is_gone_while_its_monitor_answers_keeps_its_macvta
     assert_eq!(guest.poll(0), None);
     assert_eq!(guest.record().stage, Stage::Running);
 }
+
+#[test]
+fn a_failback_that_seemed_to_fail_and_comes_late_is_well() {
+    let mut guest = Guest::new(record(Stage::Running), Settings::default());
+    let seen = Outcome::Looked(picture(Job::None, true, true));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, seen);
+    guest.handle(0, Event::AgentHello([(mac(), agent(false, true))].into()));
+    assert_eq!(guest.poll(0), Some(Action::Failback(mac())));
+    guest.complete(15_000, Err(failure("the agent did not fail back within 15s")));
+    assert_eq!(guest.degraded(mac()), Some("the agent did not fail back within 15s"));
+    guest.handle(16_000, Event::AgentState(mac(), agent(true, true)));
+    assert_eq!(guest.degraded(mac()), None);
+}
