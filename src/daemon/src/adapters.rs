@@ -465,7 +465,9 @@ fn tap_name(mac: Mac) -> Result<IfName, Failure> {
 fn hostdev_xml(mac: Mac, vf: Bdf, vlan: Option<u16>) -> String {
     let (domain, bus, slot, function) = vf.parts();
     let id = mac.primary_id();
-    let vlan = vlan.map(|id| format!("<vlan><tag id='{id}'/></vlan>")).unwrap_or_default();
+    let vlan = vlan
+        .map(|id| format!("<vlan><tag id='{id}'/></vlan>"))
+        .unwrap_or_default();
     format!(
         "<interface type='hostdev' managed='yes'><mac address='{mac}'/><source><address type='pci' \
          domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/></source>{vlan}\

@@ -56,7 +56,11 @@ pub fn measured_migration(
     let output = guest.migrate(from, to)?;
     let virsh = start.elapsed();
     ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
-    stopwatch.say(&format!("{} has ended, after {:.1} s", guest.migrate, virsh.as_secs_f64()));
+    stopwatch.say(&format!(
+        "{} has ended, after {:.1} s",
+        guest.migrate,
+        virsh.as_secs_f64()
+    ));
     let after = guest.wait_primary(to)?;
     let settled = start.elapsed() - virsh;
     let first = Interrupts::of(&guest.guest, to)?;

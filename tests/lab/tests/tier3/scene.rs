@@ -117,4 +117,3 @@ pub fn nothing_is_left(scene: &Scene<'_>, host: &Host) -> Result<()> {
     ensure!(left.is_empty(), "left on {}: {}", host.name(), left.join("; "));
     Ok(())
 }
-

@@ -103,4 +103,3 @@ fn is_right(host: &Host, domain: &str, peer: &str) -> Result<()> {
     );
     Ok(())
 }
-

@@ -28,7 +28,11 @@ pub fn iommufd<'a>(lab: &'a Lab, packages: &'a Packages, _: &mut HybridGuest) ->
 pub fn through_libvirt<'a>(lab: &'a Lab, packages: &'a Packages, guest: &mut HybridGuest) -> Result<Stage<'a>> {
     let stage = Stage::deploy(lab, packages)?;
     lab.each(|host| {
-        host.write_file("/etc/hybond/hybond.d/50-plug.toml", b"[host]\nplug = \"libvirt\"\n", "644")?;
+        host.write_file(
+            "/etc/hybond/hybond.d/50-plug.toml",
+            b"[host]\nplug = \"libvirt\"\n",
+            "644",
+        )?;
         stage.configure(host, "", "")
     })?;
     found_out(lab, "libvirt")?;
@@ -39,7 +43,12 @@ pub fn through_libvirt<'a>(lab: &'a Lab, packages: &'a Packages, guest: &mut Hyb
 fn found_out(lab: &Lab, way: &str) -> Result<()> {
     for said in lab.each(|host| host.ok("hybondctl --json host"))? {
         let host: HostStatus = serde_json::from_str(&said).context("hybondctl host")?;
-        ensure!(host.plug == way, "VFs are plugged by {}: {}", host.plug, host.plug_reason);
+        ensure!(
+            host.plug == way,
+            "VFs are plugged by {}: {}",
+            host.plug,
+            host.plug_reason
+        );
     }
     Ok(())
 }
