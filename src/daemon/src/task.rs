@@ -11,6 +11,7 @@ use hybond_core::ids::Mac;
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
 use hybond_libvirt::Scope;
 use hybond_qmp::{LinkEvent, MigrationStatus, QmpLink, Stamped};
+use hybond_vfio::PlugWay;
 use hybond_wire::agent::Path as ActivePath;
 use hybond_wire::control::{DomainStatus, PairStatus, Run};
 use std::collections::{BTreeMap, HashMap};
@@ -387,6 +388,13 @@ impl Task {
                     detail = told,
                     "{name}: {phase}{about} done in {ms} ms"
                 );
+                if matches!(action, Action::Plug(_)) && self.shared.adapters.way == PlugWay::Libvirt {
+                    // libvirt asks nobody before it refuses: said ahead, where the one who is refused will look.
+                    info!(
+                        "{name}: its VF is plugged through libvirt, which refuses a plain 'virsh migrate': use \
+                         'hybondctl migrate {name} URI', or 'hybondctl drain {name}' before any other tool"
+                    );
+                }
                 // The device goes when the guest lets it.
                 if !(matches!(action, Action::Unplug(_)) && *outcome == Outcome::Done) {
                     self.recorder.finish(phase, told);

@@ -144,6 +144,13 @@ pub fn save_is_cancelled(scene: &Scene<'_>) -> Result<()> {
         said.contains(guest.name()) && said.contains("hybondctl drain"),
         "{said}"
     );
+    // The guard's message id, as src/daemon has it; the catalog's text has the domain's name filled in.
+    let explained = src.ok("journalctl -u hybondd -x --no-pager -n 50 MESSAGE_ID=d6fe32f062af4e1b84d9db81d362910a")?;
+    let subject = format!("A migration or save of {} was cancelled", guest.name());
+    ensure!(
+        explained.contains(&subject),
+        "journalctl -x does not explain it: {explained}"
+    );
     ensure!(
         src.ok(&format!("virsh domstate {}", guest.name()))?.trim() == "running",
         "the guest does not run"

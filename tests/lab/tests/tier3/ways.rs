@@ -65,6 +65,9 @@ pub fn refused_by_libvirt(scene: &Scene<'_>) -> Result<()> {
     );
     let output = src.run(&plain)?;
     refusal(&output, &["cannot migrate"])?;
+    let journal = src.ok("journalctl -u hybondd -o cat --no-pager")?;
+    let command = format!("hybondctl migrate {} URI", guest.name());
+    ensure!(journal.contains(&command), "the journal does not say \"{command}\"");
     let after = guest.pair(src)?;
     ensure!(
         (&after.vf, after.since_ms) == (&before.vf, before.since_ms),
