@@ -41,12 +41,12 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("images")
 }
 
-/// Hash of texts, as part of a folder's name: an artifact made from the same things has the same name.
+/// Hash of texts or files, as part of a folder's name: an artifact made from the same things has the same name.
 #[must_use]
-pub fn key(parts: &[&str]) -> String {
+pub fn key<T: AsRef<[u8]>>(parts: &[T]) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
     for part in parts {
-        hasher.write(part.as_bytes());
+        hasher.write(part.as_ref());
         hasher.write_u8(0);
     }
     format!("{:012x}", hasher.finish() & 0xffff_ffff_ffff)

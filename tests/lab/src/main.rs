@@ -161,7 +161,11 @@ fn demo(arguments: &[&str]) -> Result<ExitCode> {
 fn clean_cache() -> Result<ExitCode> {
     Lab::clear()?;
     let root = cache::root();
-    for name in ["saved", "disk", "iommufd", "guest", "identity", "rootfs"] {
+    let prepared = ["prepared.demo", "prepared.test"];
+    for name in prepared
+        .into_iter()
+        .chain(["saved", "disk", "iommufd", "guest", "identity", "rootfs"])
+    {
         cache::prune(name, None).with_context(|| format!("the cache is in {}", root.display()))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,5 @@
-//! Saved states: both hosts booted and warmed up once, then restored by each run in seconds. hybond is not in them.
+//! Saved states: both hosts booted and warmed up once, then restored by each run in seconds. hybond is not in them; it is
+//! in those that are made of them for one test or another, see [`Lab::up_prepared`](crate::Lab::up_prepared).
 
 use crate::cache::{self, progress};
 use crate::host::{Host, LAYOUTS, Start};
@@ -40,11 +41,6 @@ pub(crate) fn build(folder: &Path, disk: &Path, hosts: &mut [Host], ledger: &Led
     if folder.exists() {
         return Ok(());
     }
-    let work = cache::root().join(".work-saved");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
-    }
-    fs::create_dir(&work)?;
     let start = Instant::now();
     progress("booting both hosts once, to save them (about four minutes on two cores)");
     for host in hosts.iter() {
@@ -63,15 +59,31 @@ pub(crate) fn build(folder: &Path, disk: &Path, hosts: &mut [Host], ledger: &Led
         ensure!(output.success(), "warm-up of {}: {}", host.name(), output.stderr.trim());
         Ok(())
     })?;
-    progress("saving both");
+    save("saved", folder, hosts)?;
+    progress(&format!("saved after {} s", start.elapsed().as_secs()));
+    Ok(())
+}
+
+/// Folder of what was made, by things that have this key, of hosts that were restored from `base`.
+pub(crate) fn prepared_folder(name: &str, base: &Path, key: &str) -> PathBuf {
+    let base = base.display().to_string();
+    cache::root().join(format!("{name}-{}", cache::key(&[base.as_str(), key])))
+}
+
+/// Saves the running hosts in `folder`, one of those called `name`, and ends them.
+pub(crate) fn save(name: &str, folder: &Path, hosts: &[Host]) -> Result<()> {
+    progress("saving both hosts");
+    let work = cache::root().join(format!(".work-{name}"));
+    if work.exists() {
+        fs::remove_dir_all(&work)?;
+    }
+    fs::create_dir(&work)?;
     each(hosts, |host| {
         host.disconnect()?;
         host.save(&work)
     })?;
     fs::rename(&work, folder).context("cannot keep the saved states")?;
-    cache::prune("saved", Some(folder))?;
-    progress(&format!("saved after {} s", start.elapsed().as_secs()));
-    Ok(())
+    cache::prune(name, Some(folder))
 }
 
 /// Does the same on all hosts at once.

@@ -7,7 +7,7 @@ use crate::net;
 use crate::place::Place;
 use crate::saved::{self, each};
 use anyhow::{Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The running lab. Dropped, it ends all that it has started, unless it was [`Lab::attach`]ed or told to [`Lab::leave`].
@@ -29,6 +29,28 @@ impl Lab {
     /// # Errors
     /// Something cannot be built or started; the error says what.
     pub fn up() -> Result<Self> {
+        Self::restore(Path::to_owned)
+    }
+
+    /// As [`Lab::up`], with hosts at which `prepare` has been. What it makes of them is saved under the name and the key
+    /// of all that it depends on, and is restored by the next call: no VF may be plugged in the end, and no guest run.
+    ///
+    /// # Errors
+    /// As [`Lab::up`], or those of `prepare`.
+    pub fn up_prepared(name: &str, key: &str, prepare: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
+        let name = format!("prepared.{name}");
+        let folder = |states: &Path| saved::prepared_folder(&name, states, key);
+        let states = saved::folder(&cache::artifact("disk")?)?;
+        if !folder(&states).exists() {
+            let lab = Self::up()?;
+            prepare(&lab)?;
+            saved::save(&name, &folder(&states), &lab.hosts)?;
+            lab.down()?;
+        }
+        Self::restore(folder)
+    }
+
+    fn restore(choose: impl FnOnce(&Path) -> PathBuf) -> Result<Self> {
         let start = Instant::now();
         cache::artifact("packages")?;
         let disk = cache::artifact("disk")?;
@@ -44,7 +66,7 @@ impl Lab {
             place,
             owner: Some(owner),
         };
-        if let Err(error) = lab.start(&disk) {
+        if let Err(error) = lab.start(&disk, choose) {
             let logs = lab.place.keep_logs()?;
             return Err(error.context(format!("tier 3 does not come up; its logs are in {}", logs.display())));
         }
@@ -52,13 +74,16 @@ impl Lab {
         Ok(lab)
     }
 
-    fn start(&mut self, disk: &Path) -> Result<()> {
+    fn start(&mut self, disk: &Path, choose: impl FnOnce(&Path) -> PathBuf) -> Result<()> {
         let ledger = self.place.ledger()?;
         network(&self.place)?;
         let states = saved::folder(disk)?;
         if !states.exists() {
             saved::build(&states, disk, &mut self.hosts, &ledger)?;
         }
+        // What is made of them needs them, too: its disks are layers above theirs.
+        let _base = cache::hold(&states)?;
+        let states = choose(&states);
         let _hold = cache::hold(&states)?;
         progress("restoring both hosts");
         each(&self.hosts, |host| {

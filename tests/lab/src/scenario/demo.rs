@@ -8,7 +8,7 @@ use super::pair::{self, HybridGuest};
 use super::stage::Stage;
 use crate::probe;
 use crate::report::{self, Entry};
-use crate::{Domain, Guest, Lab, Machine};
+use crate::{Domain, Guest, Host, Lab, Machine};
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::Path;
@@ -29,8 +29,8 @@ const PLAIN_ADDRESS: &str = "10.88.0.51";
 pub fn demo(migrations: usize, folder: &Path, out: &mut dyn Write) -> Result<bool> {
     let stopwatch = Stopwatch::default();
     let packages = Packages::built()?;
-    stopwatch.say("bringing up two emulated hosts with SR-IOV");
-    let lab = Lab::up()?;
+    stopwatch.say("bringing up two emulated hosts with SR-IOV, and guests on them");
+    let lab = Lab::up_prepared("demo", &packages.key()?, |lab| prepare(lab, &packages, stopwatch))?;
     let well = play(&lab, &packages, migrations, folder, out, stopwatch).inspect_err(|_| journals(&lab))?;
     lab.down()?;
     Ok(well)
@@ -51,6 +51,25 @@ fn journals(lab: &Lab) {
     }
 }
 
+/// Two hosts with hybond, a guest with a VF on `src`, and the same guest with virtio only on `dst`; both at rest.
+fn prepare(lab: &Lab, packages: &Packages, stopwatch: Stopwatch) -> Result<()> {
+    stopwatch.say("installing hybond on both");
+    Stage::deploy(lab, packages)?;
+    let (src, dst) = (lab.host("src"), lab.host("dst"));
+    stopwatch.say("starting a guest with a VF on src, and the same guest with virtio only on dst");
+    let guest = hybrid(src);
+    let plain = plain(&guest.domain, &dst.pfs()[0]);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| start_plain(&plain, dst));
+        guest.start(src)?;
+        other.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+    })
+    .inspect_err(|_| journals(lab))?;
+    guest.rest(src)?;
+    dst.ok(&format!("virsh suspend {PLAIN}"))?;
+    Ok(())
+}
+
 fn play(
     lab: &Lab,
     packages: &Packages,
@@ -59,20 +78,12 @@ fn play(
     out: &mut dyn Write,
     stopwatch: Stopwatch,
 ) -> Result<bool> {
-    stopwatch.say("installing hybond on both");
-    let stage = Stage::deploy(lab, packages)?;
+    let stage = Stage::restored(lab, packages)?;
     let (src, dst) = (lab.host("src"), lab.host("dst"));
-
-    stopwatch.say("starting a guest with a VF on src, and the same guest with virtio only on dst");
-    let mut guest = HybridGuest::new(HYBRID, src);
-    guest.domain.memory = MEMORY;
+    let guest = hybrid(src);
     let plain = plain(&guest.domain, &dst.pfs()[0]);
-    let vf = std::thread::scope(|scope| {
-        let other = scope.spawn(|| start_plain(&plain, dst));
-        let vf = guest.start(src);
-        other.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        vf
-    })?;
+    dst.ok(&format!("virsh resume {PLAIN}"))?;
+    let vf = guest.wake(src)?;
     stopwatch.say(&format!(
         "demo runs on src, its traffic goes over VF {}",
         word(vf.vf.as_ref())
@@ -148,6 +159,12 @@ fn play(
     Ok(!lost && left.is_empty())
 }
 
+fn hybrid(host: &Host) -> HybridGuest {
+    let mut guest = HybridGuest::new(HYBRID, host);
+    guest.domain.memory = MEMORY;
+    guest
+}
+
 /// The same guest without VF and agent, beside the other.
 fn plain(hybrid: &Domain, pf: &str) -> Domain {
     Domain {
@@ -159,7 +176,7 @@ fn plain(hybrid: &Domain, pf: &str) -> Domain {
     }
 }
 
-fn start_plain(domain: &Domain, host: &crate::Host) -> Result<()> {
+fn start_plain(domain: &Domain, host: &Host) -> Result<()> {
     pair::define(host, domain)?;
     host.ok(&format!("virsh start {}", domain.name))?;
     Guest::new(&domain.name).wait_ready(host, BOOT)

@@ -35,6 +35,9 @@ echo @pools
 hybondctl --json pool
 "#;
 
+/// Where a host keeps what it had at one moment.
+const KEPT: &str = "/var/lib/lab/inventory";
+
 /// What a host has at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {
@@ -72,6 +75,24 @@ impl Inventory {
     pub fn of(host: &Host) -> Result<Self> {
         let text = host.ok(LOOK)?;
         Self::parse(&text).with_context(|| format!("what is on {}", host.name()))
+    }
+
+    /// Looks, and has the host keep what it has, for [`Inventory::kept`].
+    ///
+    /// # Errors
+    /// The host does not answer as it should.
+    pub fn keep(host: &Host) -> Result<Self> {
+        let text = host.ok(LOOK)?;
+        host.write_file(KEPT, text.as_bytes(), "600")?;
+        Self::parse(&text).with_context(|| format!("what is on {}", host.name()))
+    }
+
+    /// What the host had then.
+    ///
+    /// # Errors
+    /// It has kept nothing.
+    pub fn kept(host: &Host) -> Result<Self> {
+        Self::parse(&host.read_file(KEPT)?).with_context(|| format!("what was on {}", host.name()))
     }
 
     fn parse(text: &str) -> Result<Self> {

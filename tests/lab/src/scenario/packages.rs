@@ -1,6 +1,6 @@
 //! The packages, as `make packages` has built them, and what the lab takes out of them.
 
-use crate::cache::progress;
+use crate::cache::{self, progress};
 use crate::process::{self, run_ok};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -41,6 +41,18 @@ impl Packages {
         };
         run_ok(Command::new("dpkg-deb").arg("-x").arg(agent).arg(&packages.work))?;
         Ok(packages)
+    }
+
+    /// Key of hosts and guests with these installed by this program: another program may do it otherwise.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn key(&self) -> Result<String> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let files = [&self.host, &self.agent, &self.probe, &program];
+        let read = |file: &&PathBuf| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        let contents: Vec<Vec<u8>> = files.iter().map(read).collect::<Result<_>>()?;
+        Ok(cache::key(&contents))
     }
 
     /// A folder of this machine for as long as these are used.

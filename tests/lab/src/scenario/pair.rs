@@ -80,6 +80,25 @@ impl HybridGuest {
         self.wait_primary(host)
     }
 
+    /// Makes it fit to be saved with its host: on its standby, and standing still.
+    ///
+    /// # Errors
+    /// hybondctl or libvirt refuses.
+    pub fn rest(&self, host: &Host) -> Result<()> {
+        host.ok(&format!("hybondctl drain {0} && virsh suspend {0}", self.name()))?;
+        Ok(())
+    }
+
+    /// Has it run again after [`HybridGuest::rest`], and waits until its traffic goes over a VF.
+    ///
+    /// # Errors
+    /// libvirt refuses, or it takes too long.
+    pub fn wake(&self, host: &Host) -> Result<PairStatus> {
+        host.ok(&format!("virsh resume {}", self.name()))?;
+        host.run_within(&format!("hybondctl plug {}", self.name()), SETTLE)?;
+        self.wait_primary(host)
+    }
+
     /// What hybond says of it on a host.
     ///
     /// # Errors

@@ -43,12 +43,24 @@ impl<'a> Stage<'a> {
         let before = lab.each(|host| {
             host.write_file(&format!("{GUEST_FILES}/initramfs"), &initramfs, "644")?;
             install(host, packages)?;
-            Ok((host.name().to_owned(), Inventory::of(host)?))
+            Ok((host.name().to_owned(), Inventory::keep(host)?))
         })?;
         progress(&format!(
             "hybond is installed on both after {} s",
             start.elapsed().as_secs()
         ));
+        Ok(Self { lab, packages, before })
+    }
+
+    /// The hosts at which [`Stage::deploy`] has been before they were saved.
+    ///
+    /// # Errors
+    /// It has not, or the daemon does not answer.
+    pub fn restored(lab: &'a Lab, packages: &'a Packages) -> Result<Self> {
+        let before = lab.each(|host| {
+            ready(host)?;
+            Ok((host.name().to_owned(), Inventory::kept(host)?))
+        })?;
         Ok(Self { lab, packages, before })
     }
 

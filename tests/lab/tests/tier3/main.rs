@@ -13,7 +13,7 @@ mod ways;
 
 use anyhow::{Context, Result, ensure};
 use hybond_lab::Lab;
-use hybond_lab::scenario::{HybridGuest, Packages};
+use hybond_lab::scenario::{Packages, Stage};
 use scene::{Scene, nothing_is_left};
 use std::time::Instant;
 
@@ -85,15 +85,15 @@ fn play(set_up: ways::SetUp, scenarios: &[(&str, Scenario)]) -> Result<()> {
         return Ok(());
     }
     let packages = Packages::built()?;
-    let lab = Lab::up()?;
-    let mut guest = HybridGuest::new("web", lab.host("src"));
-    let stage = set_up(&lab, &packages, &mut guest)?;
-    let (src, dst) = (lab.host("src"), lab.host("dst"));
-    let scene = Scene { stage, src, dst, guest };
     let begun = Instant::now();
-    if let Err(error) = scene.guest.start(src) {
-        return Err(error.context(scene.journals()));
-    }
+    let lab = Lab::up_prepared("test", &packages.key()?, |lab| {
+        let scene = Scene::new(lab, Stage::deploy(lab, &packages)?);
+        let started = scene.guest.start(scene.src).map(drop);
+        scene.told(started.and_then(|()| scene.guest.rest(scene.src)))
+    })?;
+    let mut scene = Scene::new(&lab, Stage::restored(&lab, &packages)?);
+    set_up(&scene.stage, &mut scene.guest)?;
+    scene.told(scene.guest.wake(scene.src).map(drop))?;
     eprintln!("the guest is on its VF after {} s", begun.elapsed().as_secs());
 
     let mut failed = Vec::new();

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use hybond_lab::scenario::{HybridGuest, Stage};
-use hybond_lab::{Host, Machine, Output};
+use hybond_lab::{Host, Lab, Machine, Output};
 use std::time::Duration;
 
 pub struct Scene<'a> {
@@ -13,6 +13,17 @@ pub struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
+    pub fn new(lab: &'a Lab, stage: Stage<'a>) -> Self {
+        let (src, dst) = (lab.host("src"), lab.host("dst"));
+        let guest = HybridGuest::new("web", src);
+        Self { stage, src, dst, guest }
+    }
+
+    /// With what the daemons have said, if it went wrong.
+    pub fn told(&self, result: Result<()>) -> Result<()> {
+        result.map_err(|error| error.context(self.journals()))
+    }
+
     pub fn parts(&self) -> (&'a Host, &'a Host, &HybridGuest, &Stage<'a>) {
         (self.src, self.dst, &self.guest, &self.stage)
     }

@@ -2,32 +2,28 @@
 
 use crate::scene::{Scene, nothing_is_left, refusal};
 use anyhow::{Context, Result, ensure};
-use hybond_lab::scenario::{HybridGuest, Packages, Stage};
-use hybond_lab::{Lab, Machine};
+use hybond_lab::Machine;
+use hybond_lab::scenario::{HybridGuest, Stage};
 use hybond_wire::control::HostStatus;
 
-/// Makes two hosts ready for a way of plugging, and the guest for how it is migrated there.
-pub type SetUp = for<'a> fn(&'a Lab, &'a Packages, &mut HybridGuest) -> Result<Stage<'a>>;
+/// Makes two hosts ready for a way of plugging, and the guest for how it is migrated there. No VF is plugged yet.
+pub type SetUp = fn(&Stage<'_>, &mut HybridGuest) -> Result<()>;
 
 /// Debian's own kernel, which has no iommufd.
-pub fn stock<'a>(lab: &'a Lab, packages: &'a Packages, _: &mut HybridGuest) -> Result<Stage<'a>> {
-    let stage = Stage::deploy(lab, packages)?;
-    found_out(lab, "group")?;
-    Ok(stage)
+pub fn stock(stage: &Stage<'_>, _: &mut HybridGuest) -> Result<()> {
+    found_out(stage, "group")
 }
 
 /// The same kernel with iommufd, and VFIO rebuilt for it.
-pub fn iommufd<'a>(lab: &'a Lab, packages: &'a Packages, _: &mut HybridGuest) -> Result<Stage<'a>> {
-    lab.load_iommufd()?;
-    let stage = Stage::deploy(lab, packages)?;
-    found_out(lab, "iommufd")?;
-    Ok(stage)
+pub fn iommufd(stage: &Stage<'_>, _: &mut HybridGuest) -> Result<()> {
+    stage.lab.load_iommufd()?;
+    stage.lab.each(|host| stage.configure(host, "", ""))?;
+    found_out(stage, "iommufd")
 }
 
 /// libvirt plugs, as an administrator may want it.
-pub fn through_libvirt<'a>(lab: &'a Lab, packages: &'a Packages, guest: &mut HybridGuest) -> Result<Stage<'a>> {
-    let stage = Stage::deploy(lab, packages)?;
-    lab.each(|host| {
+pub fn through_libvirt(stage: &Stage<'_>, guest: &mut HybridGuest) -> Result<()> {
+    stage.lab.each(|host| {
         host.write_file(
             "/etc/hybond/hybond.d/50-plug.toml",
             b"[host]\nplug = \"libvirt\"\n",
@@ -35,13 +31,12 @@ pub fn through_libvirt<'a>(lab: &'a Lab, packages: &'a Packages, guest: &mut Hyb
         )?;
         stage.configure(host, "", "")
     })?;
-    found_out(lab, "libvirt")?;
     guest.migrate = "hybondctl migrate --persistent";
-    Ok(stage)
+    found_out(stage, "libvirt")
 }
 
-fn found_out(lab: &Lab, way: &str) -> Result<()> {
-    for said in lab.each(|host| host.ok("hybondctl --json host"))? {
+fn found_out(stage: &Stage<'_>, way: &str) -> Result<()> {
+    for said in stage.lab.each(|host| host.ok("hybondctl --json host"))? {
         let host: HostStatus = serde_json::from_str(&said).context("hybondctl host")?;
         ensure!(
             host.plug == way,
