@@ -1,7 +1,7 @@
 //! The host as the daemon reaches it, and each [`Action`] as calls to it. Thin: what is done, and when, was decided in
 //! `hybond-core`; here it is carried out, and what came of it is told.
 
-use crate::config::{Config, Pool};
+use hybond_config::{Config, Pool};
 use hybond_core::guest::{
     Action, AgentPair, DomainSeen, Failure, Job, MigrationSeen, Outcome, QmpSeen, Snapshot, StandbySeen,
 };

@@ -2,8 +2,6 @@
 
 mod adapters;
 mod api;
-mod config;
-mod inventory;
 mod logging;
 mod shared;
 mod startup;
@@ -35,7 +33,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let config = config::Config::load(&arguments.config)?;
+    let config = hybond_config::Config::load(&arguments.config)?;
     if arguments.check {
         return Ok(());
     }

@@ -2,10 +2,9 @@
 
 use crate::adapters::{Adapters, chain};
 use crate::api;
-use crate::config::{Config, Tls};
-use crate::inventory;
 use crate::shared::Shared;
 use anyhow::Context;
+use hybond_config::{Config, Tls, inventory};
 use hybond_core::guest::{Event, Record, Stage};
 use hybond_core::ids::PeerAddr;
 use hybond_core::pool::PoolBook;

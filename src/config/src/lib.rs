@@ -1,53 +1,31 @@
+//! hybondd's configuration, and what its pools are on a machine. hybondd and `hybondctl config check` both read it here.
+//!
 //! `/etc/hybond/hybond.toml` and the fragments of `/etc/hybond/hybond.d/*.toml`, merged in the order of their names. A
 //! fragment's values replace earlier ones; its pools are added.
+//!
+//! ```text
+//!   file ── one file, as it is written ──▶ Config, merged ── inventory ──▶ the VFs of each pool
+//!                                            └ pool                ▲
+//!                                                            Sysfs ┘
+//! ```
 
+mod error;
+mod file;
+pub mod inventory;
+mod pool;
+
+pub use error::ConfigError;
+pub use pool::{Emulated, Pool};
+
+use file::Fragment;
 use hybond_core::guest::Settings;
-use hybond_core::ids::{Bdf, IfName, PeerAddr, PoolName};
+use hybond_core::ids::{PeerAddr, PoolName};
 use hybond_vfio::PlugWay;
-use hybond_vfio::emulated::EmulatedModel;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Longest configuration file, in bytes.
-const LIMIT: u64 = 1024 * 1024;
-
-/// Why the configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file or folder cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// More than any configuration needs.
-    #[error("{path} is larger than {LIMIT} bytes")]
-    TooLarge {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Not TOML, an unknown key, or a value that is not allowed: the source says where.
-    #[error("{path} is not valid")]
-    Syntax {
-        /// Which.
-        path: PathBuf,
-        /// Line, column, key and what is allowed there.
-        source: Box<toml::de::Error>,
-    },
-    /// Values that are valid alone and not together.
-    #[error("{path}: {problem}")]
-    Meaning {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong, and how to mend it.
-        problem: String,
-    },
-}
 
 /// The merged configuration.
 #[derive(Debug, Clone)]
@@ -80,83 +58,6 @@ pub struct Tls {
     pub cert: Option<PathBuf>,
     /// Its key.
     pub key: Option<PathBuf>,
-}
-
-/// One pool.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pool {
-    /// Its name, the same on every host of the network.
-    pub name: PoolName,
-    /// PFs by name: all their VFs.
-    #[serde(default)]
-    pub pf: Vec<IfName>,
-    /// Only these VFs of them; all where empty.
-    #[serde(default)]
-    pub vf: Vec<Bdf>,
-    /// Let the guest change what the PF set (`ip link set … vf … trust`). Left as it is where not given.
-    pub trust: Option<bool>,
-    /// Drop frames of other source addresses. Left as it is where not given.
-    pub spoofchk: Option<bool>,
-    /// Let the standby's macvtap take every multicast frame. IPv6 neighbour discovery needs the guest's groups.
-    #[serde(default = "yes")]
-    pub allmulticast: bool,
-    /// Emulated primaries in place of VFs, for machines without SR-IOV.
-    pub emulated: Option<Emulated>,
-}
-
-fn igb() -> EmulatedModel {
-    EmulatedModel::Igb
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Emulated primaries: QEMU NICs on taps.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Emulated {
-    /// Bridge that the taps join; on the same network as the PF.
-    pub bridge: IfName,
-    /// How many there are of each PF.
-    pub count: u32,
-    /// Which NIC.
-    #[serde(default = "igb")]
-    pub model: EmulatedModel,
-}
-
-/// One file, every value optional.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fragment {
-    #[serde(default)]
-    host: Host,
-    #[serde(default)]
-    guest: GuestFragment,
-    tls: Option<Tls>,
-    #[serde(default)]
-    pool: Vec<Pool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Host {
-    peer: Option<PeerAddr>,
-    listen: Option<SocketAddr>,
-    libvirt: Option<String>,
-    plug: Option<PlugWay>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GuestFragment {
-    drain_seconds: Option<u64>,
-    unplug_seconds: Option<u64>,
-    reservation_seconds: Option<u64>,
-    retry_seconds: Option<u64>,
-    overlap_ms: Option<u32>,
-    need_agent: Option<bool>,
 }
 
 impl Default for Config {
@@ -203,7 +104,7 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path: folder, source }),
         }
         for file in files {
-            if let Some(fragment) = read(&file)? {
+            if let Some(fragment) = file::read(&file)? {
                 config.merge(&file, fragment)?;
             }
         }
@@ -252,25 +153,6 @@ fn replace<T>(value: &mut T, with: Option<T>) {
     if let Some(with) = with {
         *value = with;
     }
-}
-
-fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {
-    let failed = |source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.len() > LIMIT => return Err(ConfigError::TooLarge { path: path.to_owned() }),
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
-    let syntax = |source| ConfigError::Syntax {
-        path: path.to_owned(),
-        source: Box::new(source),
-    };
-    toml::from_str(&text).map(Some).map_err(syntax)
 }
 
 #[cfg(test)]

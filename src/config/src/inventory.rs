@@ -1,6 +1,6 @@
 //! From the configured pools to the VFs that the machine has.
 
-use crate::config::Pool;
+use crate::Pool;
 use hybond_core::ids::{IfName, PoolName, VfId};
 use hybond_core::pool::Vf;
 use hybond_vfio::{Sysfs, SysfsError};
