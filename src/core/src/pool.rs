@@ -43,6 +43,14 @@ pub struct Ask {
     pub mac: Mac,
     /// Only on this PF: the standby of a running guest cannot be moved to another.
     pub pf: Option<IfName>,
+    /// Rather on one of these NUMA nodes, where the guest's memory is. Empty: it does not matter.
+    pub numa_nodes: Vec<u32>,
+}
+
+impl Ask {
+    fn is_near(&self, vf: &Vf) -> bool {
+        vf.numa_node.is_some_and(|node| self.numa_nodes.contains(&node))
+    }
 }
 
 /// Why there is no VF.
@@ -116,11 +124,12 @@ impl PoolBook {
         self.leases.values()
     }
 
-    /// Leases a VF; a pair that has one gets the same again, unless no pool offers that one any more: then it gets another,
-    /// or none. Not to be called for a pair whose VF is plugged.
+    /// Leases a VF; a pair that has one gets the same again, unless its pool does not offer that one any more: then it gets
+    /// another, or none. Not to be called for a pair whose VF is plugged.
     ///
-    /// Of the PFs that would do, the one with the most free VFs is taken, so that guests spread over the links; of its VFs
-    /// the first.
+    /// A VF on the NUMA node of the guest's memory goes before one that is not: what the card writes for the guest does not
+    /// cross the machine. Of the PFs that would do, the one with the most free VFs is taken, so that guests spread over the
+    /// links; of its VFs the first.
     ///
     /// # Errors
     /// Why there is none.
@@ -131,8 +140,9 @@ impl PoolBook {
             .find(|l| l.domain == ask.domain && l.mac == ask.mac)
             .cloned();
         if let Some(held) = held {
-            let offered = self.pools.values().flatten().any(|vf| vf.id == held.vf.id);
-            if offered {
+            // By another pool only: that is another network.
+            let pool = self.pools.get(&ask.pool);
+            if pool.is_some_and(|vfs| vfs.iter().any(|vf| vf.id == held.vf.id)) {
                 return Ok(held);
             }
             self.leases.remove(&held.vf.id);
@@ -154,7 +164,7 @@ impl PoolBook {
         let free = || suitable.iter().copied().filter(|vf| !self.leases.contains_key(&vf.id));
         let free_on = |pf: &IfName| free().filter(|vf| vf.pf == *pf).count();
         let chosen = free()
-            .min_by_key(|vf| Reverse(free_on(&vf.pf)))
+            .min_by_key(|vf| (!ask.is_near(vf), Reverse(free_on(&vf.pf))))
             .ok_or_else(|| NoVf::AllLeased {
                 pool: ask.pool.clone(),
                 pf: ask.pf.clone(),
@@ -203,23 +213,29 @@ impl PoolBook {
         self.leases.len() != before
     }
 
-    /// The PF for a standby that has no VF: the one with the most free VFs, where an upgrade is likeliest; of equals the one
-    /// with the fewest leases.
+    /// The PF for a standby that has no VF: one with free VFs, where an upgrade is possible; of these one on the NUMA node of
+    /// the guest's memory; of these the one with the most free VFs; of equals the one with the fewest leases.
     #[must_use]
-    pub fn standby_pf(&self, pool: &PoolName) -> Option<IfName> {
-        let vfs = self.pools.get(pool)?;
-        let mut load: BTreeMap<&IfName, (usize, usize)> = BTreeMap::new();
-        for vf in vfs {
-            let (free, leased) = load.entry(&vf.pf).or_default();
+    pub fn standby_pf(&self, ask: &Ask) -> Option<IfName> {
+        #[derive(Default)]
+        struct Load {
+            near: bool,
+            free: usize,
+            leased: usize,
+        }
+        let mut loads: BTreeMap<&IfName, Load> = BTreeMap::new();
+        for vf in self.pools.get(&ask.pool)? {
+            let load = loads.entry(&vf.pf).or_default();
+            load.near |= ask.is_near(vf);
             if self.leases.contains_key(&vf.id) {
-                *leased += 1
+                load.leased += 1;
             } else {
-                *free += 1
+                load.free += 1;
             }
         }
-        load.into_iter()
-            .min_by_key(|(_, (free, leased))| (Reverse(*free), *leased))
-            .map(|(pf, _)| pf.clone())
+        let rank = |load: &Load| (load.free == 0, !load.near, Reverse(load.free), load.leased);
+        let best = loads.into_iter().min_by_key(|(_, load)| rank(load));
+        best.map(|(pf, _)| pf.clone())
     }
 }
 
@@ -253,7 +269,93 @@ mod tests {
             domain: DomainId::from_bytes([n; 16]),
             mac: Mac::from_octets([0x52, 0x54, 0, 0, 0, n]).expect("mac"),
             pf: pf.map(|pf| pf.parse().expect("pf")),
+            numa_nodes: Vec::new(),
         }
+    }
+
+    fn offer(book: &mut PoolBook, pools: &[(&str, Vec<Vf>)]) {
+        let pools = pools
+            .iter()
+            .map(|(name, vfs)| (name.parse().expect("name"), vfs.clone()));
+        book.set_pools(pools.collect());
+    }
+
+    /// Two VFs on node 0, three on node 1.
+    fn two_nodes() -> PoolBook {
+        let on = |node, vf| Vf {
+            numa_node: Some(node),
+            ..vf
+        };
+        let mut book = PoolBook::default();
+        let vfs = vec![
+            on(0, vf("01:10.0", "pf0", 0)),
+            on(0, vf("01:10.2", "pf0", 1)),
+            on(1, vf("81:10.0", "pf1", 0)),
+            on(1, vf("81:10.2", "pf1", 1)),
+            on(1, vf("81:10.4", "pf1", 2)),
+        ];
+        offer(&mut book, &[("lan", vfs)]);
+        book
+    }
+
+    #[test]
+    fn a_vf_beside_the_guests_memory_goes_before_one_that_is_not() {
+        let mut book = two_nodes();
+        let near = |n| Ask {
+            numa_nodes: vec![0],
+            ..ask(n, None)
+        };
+        assert_eq!(book.standby_pf(&near(1)).expect("a PF").as_str(), "pf0");
+        let got: Vec<String> = (1..=3)
+            .map(|n| book.lease(&near(n)).expect("free").vf.id.to_string())
+            .collect();
+        assert_eq!(got, ["01:10.0", "01:10.2", "81:10.0"], "a far one before none");
+        assert_eq!(
+            book.standby_pf(&near(4)).expect("a PF").as_str(),
+            "pf1",
+            "an upgrade is possible there only"
+        );
+        book.lease(&ask(4, None)).expect("free");
+        book.lease(&ask(5, None)).expect("free");
+        assert_eq!(book.standby_pf(&near(6)).expect("a PF").as_str(), "pf0");
+        let indifferent = ask(7, None);
+        let mut book = two_nodes();
+        assert_eq!(book.lease(&indifferent).expect("free").vf.pf.as_str(), "pf1", "spread");
+    }
+
+    #[test]
+    fn a_vf_of_several_pools_is_leased_once() {
+        let mut book = PoolBook::default();
+        let shared = vf("01:10.0", "pf0", 0);
+        let other = vf("01:10.2", "pf0", 1);
+        offer(
+            &mut book,
+            &[("lan", vec![shared.clone(), other]), ("gold", vec![shared])],
+        );
+        let gold = |n| Ask {
+            pool: "gold".parse().expect("name"),
+            ..ask(n, None)
+        };
+        assert_eq!(book.lease(&gold(1)).expect("free").vf.id.as_str(), "01:10.0");
+        assert_eq!(book.lease(&ask(2, None)).expect("free").vf.id.as_str(), "01:10.2");
+        assert!(matches!(book.lease(&ask(3, None)), Err(NoVf::AllLeased { .. })));
+        book.release(gold(1).domain, gold(1).mac);
+        assert_eq!(book.lease(&ask(3, None)).expect("free").vf.id.as_str(), "01:10.0");
+        assert!(matches!(book.lease(&gold(1)), Err(NoVf::AllLeased { .. })));
+    }
+
+    #[test]
+    fn a_vf_that_has_moved_to_another_pool_is_not_given_again() {
+        let mut book = PoolBook::default();
+        let moved = vf("01:10.0", "pf0", 0);
+        offer(&mut book, &[("lan", vec![moved.clone()])]);
+        book.lease(&ask(1, None)).expect("free");
+        offer(
+            &mut book,
+            &[("lan", vec![vf("01:10.2", "pf0", 1)]), ("dmz", vec![moved])],
+        );
+        assert_eq!(book.lease(&ask(1, None)).expect("free").vf.id.as_str(), "01:10.2");
+        assert_eq!(book.leases().count(), 1);
     }
 
     #[test]

@@ -64,4 +64,7 @@ pub struct DomainSpec {
     /// The hybond daemon of the host that the domain last ran on: whom the destination asks for the drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_peer: Option<PeerAddr>,
+    /// NUMA nodes of the host that the guest's memory comes from (`<numatune>`). Empty: libvirt leaves it to the kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numa_nodes: Vec<u32>,
 }

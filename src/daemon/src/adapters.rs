@@ -151,7 +151,7 @@ impl Adapters {
                 Ok(Outcome::Job(domain, self.job(links.id).await?))
             }
             Action::Lease(ask) => Ok(self.lease(&ask)),
-            Action::ChoosePf(ask) => match self.book().standby_pf(&ask.pool) {
+            Action::ChoosePf(ask) => match self.book().standby_pf(&ask) {
                 Some(pf) => Ok(Outcome::NoVf {
                     reason: String::new(),
                     pf: Some(pf),
@@ -270,7 +270,7 @@ impl Adapters {
             Ok(lease) => Outcome::Leased(lease),
             Err(none) => Outcome::NoVf {
                 reason: none.to_string(),
-                pf: book.standby_pf(&ask.pool),
+                pf: book.standby_pf(ask),
             },
         }
     }

@@ -27,6 +27,7 @@ mod document;
 mod enable;
 mod error;
 mod metadata;
+mod numa;
 mod pcie;
 mod read;
 mod splice;

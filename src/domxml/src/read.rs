@@ -37,6 +37,7 @@ pub fn parse(xml: &str) -> Result<Option<DomainSpec>, XmlError> {
         name: name.trim().to_owned(),
         pairs: pairs.collect::<Result<_, _>>()?,
         source_peer: metadata.source_peer,
+        numa_nodes: crate::numa::memory_nodes(root),
     }))
 }
 

@@ -40,6 +40,27 @@ fn domains_that_are_not_hybonds_ask_nothing() {
 }
 
 #[test]
+fn the_nodes_of_the_guests_memory_are_read() {
+    let pair = hybond("<hybond:pair mac='52:54:00:aa:00:01' pool='10GE'/>");
+    let nodes = |numatune: &str| {
+        let xml = domain(&pair, ETHERNET).replace("<os>", &format!("{numatune}<os>"));
+        parse(&xml).expect("valid").expect("hybond's").numa_nodes
+    };
+    let tuned = |inner: &str| nodes(&format!("<numatune>{inner}</numatune>"));
+    assert_eq!(nodes(""), []);
+    assert_eq!(tuned("<memory mode='strict' nodeset='1'/>"), [1]);
+    assert_eq!(tuned("<memory mode='preferred' nodeset='0-3,^2, 6'/>"), [0, 1, 3, 6]);
+    assert_eq!(tuned("<memory mode='strict' placement='auto'/>"), []);
+    let cells = "<memnode cellid='0' mode='strict' nodeset='2'/><memnode cellid='1' mode='strict' nodeset='0'/>";
+    assert_eq!(tuned(cells), [0, 2]);
+    let both = format!("<memory mode='strict' nodeset='1'/>{cells}");
+    assert_eq!(tuned(&both), [1], "of the domain as a whole");
+    for strange in ["", "a", "3-1", "0-4294967295", "-1", "1,,2", "^"] {
+        assert_eq!(tuned(&format!("<memory nodeset='{strange}'/>")), [], "{strange}");
+    }
+}
+
+#[test]
 fn pairs_pools_and_the_peer_are_read() {
     let direct = "<interface type='direct'><mac address='52:54:00:AA:00:02'/>\
          <source dev='enp1s0f1' mode='bridge'/></interface>";

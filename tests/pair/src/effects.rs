@@ -26,13 +26,13 @@ impl World {
                     Ok(lease) => Outcome::Leased(lease),
                     Err(none) => Outcome::NoVf {
                         reason: none.to_string(),
-                        pf: daemon.book.standby_pf(&ask.pool),
+                        pf: daemon.book.standby_pf(ask),
                     },
                 })
             }
             Action::ChoosePf(ask) => {
                 let daemon = at.daemon.as_ref().ok_or_else(|| failure("down"))?;
-                let pf = daemon.book.standby_pf(&ask.pool);
+                let pf = daemon.book.standby_pf(ask);
                 let reason = String::new();
                 Ok(Outcome::NoVf { reason, pf })
             }

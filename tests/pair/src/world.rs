@@ -117,6 +117,7 @@ fn domain(n: u8, case: &Case, policy: impl Fn(u8) -> Policy) -> DomainSpec {
         name: format!("g{n}"),
         pairs: (0..case.pairs).map(pair).collect(),
         source_peer: None,
+        numa_nodes: Vec::new(),
     }
 }
 

@@ -93,6 +93,7 @@ impl Guest {
                     domain: self.record.spec.id,
                     mac,
                     pf: self.pinned_pf(mac),
+                    numa_nodes: self.record.spec.numa_nodes.clone(),
                 };
                 let lease = self.record.wants_primary(mac);
                 return Some(if lease {

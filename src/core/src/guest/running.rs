@@ -55,6 +55,7 @@ impl Guest {
                 mac,
                 // The standby of a running guest stays where it is.
                 pf: has.pf,
+                numa_nodes: self.record.spec.numa_nodes.clone(),
             })),
             _ => None,
         }

@@ -36,6 +36,7 @@ fn spec(policy: Policy) -> DomainSpec {
         name: "g".into(),
         pairs: vec![pair],
         source_peer: Some("src:16515".parse().expect("peer")),
+        numa_nodes: Vec::new(),
     }
 }
 
