@@ -30,6 +30,7 @@ put 644 "$generated/completions/_hybondctl" /usr/share/zsh/vendor-completions/_h
 put 644 "$generated/completions/hybondctl.fish" /usr/share/fish/vendor_completions.d/hybondctl.fish
 put_doc hybond
 put 644 docs/operation.md /usr/share/doc/hybond/operation.md
+put 644 docs/pools.md /usr/share/doc/hybond/pools.md
 
 # What the programs link to and what they need of it, from the symbols they use.
 mkdir -p "$generated/debian"

@@ -20,20 +20,14 @@ pub enum ConfigError {
         /// Which.
         path: PathBuf,
     },
-    /// Not TOML, an unknown key, or a value that is not allowed: the source says where.
-    #[error("{path} is not valid")]
-    Syntax {
-        /// Which.
+    /// Not TOML, an unknown key, a value that is not allowed, or values that are allowed alone and not together.
+    #[error("{path}:{line}: {problem}")]
+    Invalid {
+        /// Which file.
         path: PathBuf,
-        /// Line, column, key and what is allowed there.
-        source: Box<toml::de::Error>,
-    },
-    /// Values that are valid alone and not together.
-    #[error("{path}: {problem}")]
-    Meaning {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong, and how to mend it.
+        /// Where in it, from 1.
+        line: usize,
+        /// What is wrong, and what is allowed there.
         problem: String,
     },
 }

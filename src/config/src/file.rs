@@ -1,11 +1,15 @@
 //! One file of the configuration.
 
+use crate::devices::Devices;
 use crate::{ConfigError, Pool, Tls};
 use hybond_core::ids::PeerAddr;
 use hybond_vfio::PlugWay;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
+use toml::Spanned;
 
 /// Longest configuration file, in bytes.
 pub(crate) const LIMIT: u64 = 1024 * 1024;
@@ -20,31 +24,63 @@ pub(crate) struct Fragment {
     pub(crate) guest: GuestFragment,
     pub(crate) tls: Option<Tls>,
     #[serde(default)]
-    pub(crate) pool: Vec<Pool>,
+    pub(crate) pool: Vec<Spanned<Pool>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Host {
     pub(crate) peer: Option<PeerAddr>,
+    #[serde(default, deserialize_with = "listen")]
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) libvirt: Option<String>,
     pub(crate) plug: Option<PlugWay>,
+    pub(crate) devices: Option<Devices>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GuestFragment {
-    pub(crate) drain_seconds: Option<u64>,
-    pub(crate) unplug_seconds: Option<u64>,
+    pub(crate) drain_seconds: Option<Spanned<u64>>,
+    pub(crate) unplug_seconds: Option<Spanned<u64>>,
     pub(crate) reservation_seconds: Option<u64>,
     pub(crate) retry_seconds: Option<u64>,
     pub(crate) overlap_ms: Option<u32>,
     pub(crate) need_agent: Option<bool>,
 }
 
+fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let expected = "an address and a port, such as \"[::]:16515\" or \"192.0.2.1:16515\"";
+    let address = text.parse();
+    address
+        .map(Some)
+        .map_err(|_| D::Error::custom(format!("{text:?} is not {expected}")))
+}
+
+/// A file that was read, with its text for naming places in it.
+pub(crate) struct Read {
+    pub(crate) fragment: Fragment,
+    text: String,
+}
+
+impl Read {
+    /// The line, from 1, that a place in the file is on.
+    pub(crate) fn line(&self, place: &Range<usize>) -> usize {
+        line(&self.text, place.start)
+    }
+}
+
+fn line(text: &str, offset: usize) -> usize {
+    let before = text.bytes().take(offset);
+    before.filter(|byte| *byte == b'\n').count() + 1
+}
+
 /// Reads a file; `None` where there is none.
-pub(crate) fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {
+///
+/// # Errors
+/// It cannot be read, or makes no sense by itself.
+pub(crate) fn read(path: &Path) -> Result<Option<Read>, ConfigError> {
     let failed = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
@@ -56,9 +92,17 @@ pub(crate) fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {
         Err(e) => return Err(failed(e)),
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
-    let syntax = |source| ConfigError::Syntax {
-        path: path.to_owned(),
-        source: Box::new(source),
-    };
-    toml::from_str(&text).map(Some).map_err(syntax)
+    match toml::from_str(&text) {
+        Ok(fragment) => Ok(Some(Read { fragment, text })),
+        Err(error) => {
+            let line = line(&text, error.span().map_or(0, |span| span.start));
+            // The parser's sentence alone does not say which key's value it is about.
+            let shown = text.lines().nth(line - 1).unwrap_or_default().trim();
+            Err(ConfigError::Invalid {
+                path: path.to_owned(),
+                line,
+                problem: format!("{} (in {shown:?})", error.message().trim().replace('\n', ", ")),
+            })
+        }
+    }
 }

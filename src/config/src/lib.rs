@@ -4,32 +4,41 @@
 //! fragment's values replace earlier ones; its pools are added.
 //!
 //! ```text
-//!   file ── one file, as it is written ──▶ Config, merged ── inventory ──▶ the VFs of each pool
-//!                                            └ pool                ▲
-//!                                                            Sysfs ┘
+//!   file ── one file, as it is written ── load ──▶ Config ── inventory ──▶ the VFs of each pool, and what matches nothing
+//!                                                    └ Pool       ▲
+//!                                                          Sysfs ─┘
 //! ```
 
+mod devices;
 mod error;
 mod file;
 pub mod inventory;
+mod load;
 mod pool;
+mod selector;
+mod there;
 
 pub use error::ConfigError;
 pub use pool::{Emulated, Pool};
+pub use selector::{PciId, Selector, VfRange};
 
-use file::Fragment;
 use hybond_core::guest::Settings;
 use hybond_core::ids::{PeerAddr, PoolName};
 use hybond_vfio::PlugWay;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where it is.
+pub const FILE: &str = "/etc/hybond/hybond.toml";
+
 /// The merged configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
     /// What peers reach this host as; `None`: its host name.
     pub peer: Option<PeerAddr>,
     /// Where peers are listened for.
@@ -49,7 +58,7 @@ pub struct Config {
 }
 
 /// Files of the mutual TLS between peers. libvirt's own by default.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Authorities that peers' certificates are held against.
@@ -63,6 +72,7 @@ pub struct Tls {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            files: Vec::new(),
             peer: None,
             listen: (Ipv6Addr::UNSPECIFIED, hybond_wire::peer::PORT).into(),
             libvirt: "qemu:///system".into(),
@@ -76,131 +86,17 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file, and the fragments of the folder of the same name with `.d` in place of `.toml`. A file that is not
-    /// there is an empty one.
-    ///
-    /// # Errors
-    /// The first file that cannot be used.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
-        let folder = path.with_extension("d");
-        let mut files = vec![path.to_owned()];
-        match std::fs::read_dir(&folder) {
-            Ok(entries) => {
-                let mut found = Vec::new();
-                for entry in entries {
-                    let entry = entry.map_err(|source| ConfigError::Read {
-                        path: folder.clone(),
-                        source,
-                    })?;
-                    if entry.path().extension().is_some_and(|e| e == "toml") {
-                        found.push(entry.path());
-                    }
-                }
-                found.sort();
-                files.append(&mut found);
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(ConfigError::Read { path: folder, source }),
-        }
-        for file in files {
-            if let Some(fragment) = file::read(&file)? {
-                config.merge(&file, fragment)?;
-            }
-        }
-        Ok(config)
-    }
-
-    fn merge(&mut self, path: &Path, fragment: Fragment) -> Result<(), ConfigError> {
-        let Fragment { host, guest, tls, pool } = fragment;
-        self.peer = host.peer.or(self.peer.take());
-        self.plug = host.plug.or(self.plug);
-        replace(&mut self.listen, host.listen);
-        replace(&mut self.libvirt, host.libvirt);
-        replace(&mut self.tls, tls);
-        let seconds = |s: Option<u64>| s.map(|s| s.saturating_mul(1000));
-        replace(&mut self.guest.drain_within, seconds(guest.drain_seconds));
-        replace(&mut self.guest.unplug_within, seconds(guest.unplug_seconds));
-        replace(&mut self.guest.reservation, seconds(guest.reservation_seconds));
-        replace(&mut self.guest.retry_after, seconds(guest.retry_seconds));
-        replace(&mut self.guest.overlap_ms, guest.overlap_ms);
-        replace(&mut self.guest.need_agent, guest.need_agent);
-        let wrong = |problem: String| ConfigError::Meaning {
-            path: path.to_owned(),
-            problem,
+    /// Whether anything but the pools differs: what counts only after a restart.
+    #[must_use]
+    pub fn differs_beside_pools(&self, other: &Self) -> bool {
+        let without = |config: &Self| Self {
+            pools: BTreeMap::new(),
+            files: Vec::new(),
+            ..config.clone()
         };
-        if self.guest.unplug_within >= self.guest.drain_within {
-            return Err(wrong(
-                "guest.unplug_seconds must be less than guest.drain_seconds".into(),
-            ));
-        }
-        for pool in pool {
-            if pool.pf.is_empty() {
-                return Err(wrong(format!("pool {} has no PF: add pf = [\"<name>\"]", pool.name)));
-            }
-            let name = pool.name.clone();
-            if self.pools.insert(name.clone(), pool).is_some() {
-                return Err(wrong(format!(
-                    "pool {name} is there twice; give each pool one [[pool]] section"
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn replace<T>(value: &mut T, with: Option<T>) {
-    if let Some(with) = with {
-        *value = with;
+        without(self) != without(other)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(main: &str, fragment: &str) -> Result<Config, ConfigError> {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let path = dir.path().join("hybond.toml");
-        std::fs::write(&path, main).expect("write");
-        std::fs::create_dir(dir.path().join("hybond.d")).expect("mkdir");
-        std::fs::write(dir.path().join("hybond.d/10.toml"), fragment).expect("write");
-        Config::load(&path)
-    }
-
-    #[test]
-    fn fragments_replace_values_and_add_pools() {
-        let config = load(
-            "[host]\npeer = 'a:1'\nplug = 'group'\n[[pool]]\nname = 'lan'\npf = ['pf0', 'pf1']\n",
-            "[host]\npeer = 'b:2'\n[[pool]]\nname = 'dmz'\npf = ['pf2']\n[guest]\ndrain_seconds = 90\n",
-        )
-        .expect("valid");
-        assert_eq!(config.peer.expect("given").as_str(), "b:2");
-        assert_eq!(config.plug, Some(PlugWay::Group));
-        assert_eq!(config.pools.len(), 2);
-        assert_eq!(config.guest.drain_within, 90_000);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_file_and_line() {
-        let error = load("[host]\npeers = 'a'\n", "").expect_err("unknown key");
-        let ConfigError::Syntax { path, source } = &error else {
-            panic!("{error:?}")
-        };
-        assert!(path.ends_with("hybond.toml"));
-        let text = source.to_string();
-        assert!(
-            text.contains("line 2") && text.contains("peers") && text.contains("libvirt"),
-            "{text}"
-        );
-
-        let error = load("[[pool]]\nname = 'lan'\n", "").expect_err("no PF");
-        assert!(error.to_string().contains("pool lan has no PF"), "{error}");
-        let twice = "[[pool]]\nname = 'lan'\npf = ['pf0']\n";
-        let error = load(twice, twice).expect_err("twice");
-        assert!(
-            error.to_string().contains("10.toml: pool lan is there twice"),
-            "{error}"
-        );
-    }
-}
+mod tests;

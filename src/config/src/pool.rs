@@ -1,21 +1,34 @@
 //! A pool, as it is written.
 
+use crate::selector::{PciId, Selector, VfRange, many};
 use hybond_core::ids::{Bdf, IfName, PoolName};
 use hybond_vfio::emulated::EmulatedModel;
 use serde::Deserialize;
 
-/// One pool.
-#[derive(Debug, Clone, Deserialize)]
+/// One pool. The values of one selector are alternatives; different selectors narrow each other.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Its name, the same on every host of the network.
     pub name: PoolName,
-    /// PFs by name: all their VFs.
-    #[serde(default)]
+    /// Selector: VFs of these PFs.
+    #[serde(default, deserialize_with = "many")]
     pub pf: Vec<IfName>,
-    /// Only these VFs of them; all where empty.
-    #[serde(default)]
-    pub vf: Vec<Bdf>,
+    /// Selector: VFs at these addresses.
+    #[serde(default, deserialize_with = "many")]
+    pub vf: Vec<VfRange>,
+    /// Selector: VFs of these models.
+    #[serde(default, deserialize_with = "many")]
+    pub pci_id: Vec<PciId>,
+    /// Selector: VFs of PFs on these NUMA nodes.
+    #[serde(default, deserialize_with = "many")]
+    pub numa_node: Vec<u32>,
+    /// Selector: VFs of PFs with these drivers.
+    #[serde(default, deserialize_with = "many")]
+    pub pf_driver: Vec<String>,
+    /// What `host.devices` puts into the pool, beside what is selected.
+    #[serde(skip)]
+    pub devices: Vec<Bdf>,
     /// Let the guest change what the PF set (`ip link set … vf … trust`). Left as it is where not given.
     pub trust: Option<bool>,
     /// Drop frames of other source addresses. Left as it is where not given.
@@ -36,7 +49,7 @@ fn yes() -> bool {
 }
 
 /// Emulated primaries: QEMU NICs on taps.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Emulated {
     /// Bridge that the taps join; on the same network as the PF.
@@ -46,4 +59,55 @@ pub struct Emulated {
     /// Which NIC.
     #[serde(default = "igb")]
     pub model: EmulatedModel,
+}
+
+impl Pool {
+    /// A pool that nothing is said of but its name: one that only `host.devices` has.
+    #[must_use]
+    pub fn named(name: PoolName) -> Self {
+        Self {
+            name,
+            pf: Vec::new(),
+            vf: Vec::new(),
+            pci_id: Vec::new(),
+            numa_node: Vec::new(),
+            pf_driver: Vec::new(),
+            devices: Vec::new(),
+            trust: None,
+            spoofchk: None,
+            allmulticast: yes(),
+            emulated: None,
+        }
+    }
+
+    /// Every value that it selects VFs by, without `host.devices`.
+    #[must_use]
+    pub fn selectors(&self) -> Vec<Selector> {
+        let pf = self.pf.iter().cloned().map(Selector::Pf);
+        let vf = self.vf.iter().copied().map(Selector::Vf);
+        let pci_id = self.pci_id.iter().copied().map(Selector::PciId);
+        let numa_node = self.numa_node.iter().copied().map(Selector::NumaNode);
+        let pf_driver = self.pf_driver.iter().cloned().map(Selector::PfDriver);
+        pf.chain(vf).chain(pci_id).chain(numa_node).chain(pf_driver).collect()
+    }
+
+    /// What is wrong with it as a whole, and how to mend it.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let name = &self.name;
+        let selectors = self.selectors();
+        if selectors.is_empty() && self.devices.is_empty() {
+            return Some(format!(
+                "pool {name} selects no VFs: add at least one of pf, vf, pci_id, numa_node and pf_driver, or name it in \
+                 host.devices"
+            ));
+        }
+        let only_pf = selectors.iter().all(|selector| matches!(selector, Selector::Pf(_)));
+        if self.emulated.is_some() && !(only_pf && self.devices.is_empty()) {
+            return Some(format!(
+                "pool {name} is emulated, so there are no VFs to select: pf = [\"<name>\"] is all that it may have beside \
+                 emulated"
+            ));
+        }
+        None
+    }
 }

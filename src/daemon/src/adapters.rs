@@ -1,6 +1,7 @@
 //! The host as the daemon reaches it, and each [`Action`] as calls to it. Thin: what is done, and when, was decided in
 //! `hybond-core`; here it is carried out, and what came of it is told.
 
+use crate::pools::Pools;
 use hybond_config::{Config, Pool};
 use hybond_core::guest::{
     Action, AgentPair, DomainSeen, Failure, Job, MigrationSeen, Outcome, QmpSeen, Snapshot, StandbySeen,
@@ -25,8 +26,10 @@ use tracing::debug;
 
 /// What every guest of this host shares.
 pub struct Adapters {
-    /// The configuration.
+    /// The configuration, without the pools.
     pub config: Config,
+    /// The pools as they are configured now.
+    pub pools: Pools,
     /// What peers reach this host as.
     pub me: PeerAddr,
     /// How primaries are plugged.
@@ -275,8 +278,8 @@ impl Adapters {
         }
     }
 
-    fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<&Pool> {
-        self.config.pools.get(&links.pair(mac)?.pool)
+    fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<Pool> {
+        self.pools.get(&links.pair(mac)?.pool)
     }
 
     async fn make_standby(
@@ -311,8 +314,8 @@ impl Adapters {
         let config = VfConfig {
             mac: ours.then(|| lease.mac.octets()),
             vlan: ours.then(|| vlan.unwrap_or(0)),
-            trust: pool.and_then(|pool| pool.trust),
-            spoofchk: pool.and_then(|pool| pool.spoofchk),
+            trust: pool.as_ref().and_then(|pool| pool.trust),
+            spoofchk: pool.as_ref().and_then(|pool| pool.spoofchk),
             ..VfConfig::default()
         };
         self.netlink
@@ -351,7 +354,7 @@ impl Adapters {
     }
 
     async fn plug_emulated(&self, links: &GuestLinks, lease: &Lease, qmp: &Qmp) -> Result<Outcome, Failure> {
-        let emulated = self.pool_of(links, lease.mac).and_then(|pool| pool.emulated.as_ref());
+        let emulated = self.pool_of(links, lease.mac).and_then(|pool| pool.emulated);
         let emulated = emulated.ok_or_else(|| because(format!("the pool of {} is not emulated", lease.vf.id)))?;
         let tap = self
             .netlink

@@ -3,6 +3,7 @@
 mod adapters;
 mod api;
 mod logging;
+mod pools;
 mod shared;
 mod startup;
 mod task;
@@ -21,7 +22,7 @@ use tracing::info;
 #[command(name = "hybondd", version)]
 struct Arguments {
     /// Configuration; fragments are read from the folder of the same name that ends in `.d`.
-    #[arg(long, default_value = "/etc/hybond/hybond.toml", value_name = "FILE")]
+    #[arg(long, default_value = hybond_config::FILE, value_name = "FILE")]
     config: PathBuf,
     /// Where records of guests are kept.
     #[arg(long, default_value = "/var/lib/hybond", value_name = "FOLDER")]
@@ -45,7 +46,7 @@ fn main() -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let daemon = startup::begin(config, &arguments.state).await?;
+        let daemon = startup::begin(config, arguments.config, &arguments.state).await?;
         sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).context("cannot tell systemd")?;
         info!("ready");
         let ended = daemon.run().await;

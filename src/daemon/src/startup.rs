@@ -2,9 +2,10 @@
 
 use crate::adapters::{Adapters, chain};
 use crate::api;
+use crate::pools::{self, Pools, Reader};
 use crate::shared::Shared;
 use anyhow::Context;
-use hybond_config::{Config, Tls, inventory};
+use hybond_config::{Config, Tls};
 use hybond_core::guest::{Event, Record, Stage};
 use hybond_core::ids::PeerAddr;
 use hybond_core::pool::PoolBook;
@@ -14,10 +15,10 @@ use hybond_netlink::Netlink;
 use hybond_peer::{IncomingRequest, Limits, PeerClient, PeerServer, TlsFiles};
 use hybond_vfio::{Detection, PlugWay, Plugger, Sysfs, detect};
 use hybond_wire::{control, hook};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 use tracing::{debug, error, info, warn};
 
@@ -33,6 +34,8 @@ pub struct Daemon {
     events: Events,
     hook: UnixListener,
     control: UnixListener,
+    reader: Reader,
+    hangup: Signal,
     peers: Option<(PeerServer, mpsc::Receiver<IncomingRequest>)>,
 }
 
@@ -44,8 +47,7 @@ fn way(config: &Config, sysfs: &Sysfs) -> Detection {
             rejected: Vec::new(),
         };
     }
-    let emulated = !config.pools.is_empty() && config.pools.values().all(|pool| pool.emulated.is_some());
-    if emulated {
+    if pools::all_emulated(&config.pools) {
         let reason = "every pool is emulated".into();
         return Detection {
             way: PlugWay::Emulated,
@@ -79,7 +81,9 @@ fn tls(tls: &Tls) -> TlsFiles {
 }
 
 /// Looks, reads, and listens. Nothing is changed on the machine yet.
-pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
+pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::Result<Daemon> {
+    // Before systemd may send one: it ends a process that does not wait for it.
+    let hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let sysfs = Sysfs::at(Path::new("/sys"));
     let detection = way(&config, &sysfs);
     let (way, reason) = (detection.way, &detection.reason);
@@ -88,15 +92,8 @@ pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
         debug!(way = %other, why, "not this way");
     }
     let mut book = PoolBook::default();
-    let (pools, missing) = inventory::read(&sysfs, &config.pools);
-    for missing in &missing {
-        let error = chain(missing);
-        warn!(error, "{error}");
-    }
-    for (name, vfs) in &pools {
-        info!(pool = %name, vfs = vfs.len(), "pool {name} has {} VFs", vfs.len());
-    }
-    book.set_pools(pools);
+    let mut reader = Reader::new(file, sysfs.clone(), config.clone());
+    book.set_pools(reader.look());
     let journal = Journal::open(state)?;
     let records = records(&journal, &mut book)?;
     let me = me(&config)?;
@@ -134,6 +131,7 @@ pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
         sysfs,
         peers: PeerClient::new(files),
         book: Mutex::new(book),
+        pools: Pools::new(std::mem::take(&mut config.pools)),
         config,
     };
     let (feed, _) = broadcast::channel(FEED);
@@ -151,6 +149,8 @@ pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
         events,
         hook,
         control,
+        reader,
+        hangup,
         peers,
     })
 }
@@ -192,8 +192,11 @@ impl Daemon {
             events,
             hook,
             control,
+            reader,
+            hangup,
             peers,
         } = self;
+        tokio::spawn(pools::follow(Arc::clone(&shared), reader, hangup));
         tokio::spawn(api::hook::serve(Arc::clone(&shared), hook));
         tokio::spawn(api::control::serve(Arc::clone(&shared), about, control));
         // Listens until it is dropped.

@@ -31,6 +31,8 @@ enum Command {
     Detect,
     /// PFs and VFs.
     List,
+    /// Tells when PFs or VFs come, go or change.
+    Watch,
     /// Binds a VF to vfio-pci.
     Bind { vf: Bdf },
     /// Gives it back to the host.
@@ -79,11 +81,18 @@ async fn main() -> anyhow::Result<()> {
             }
         }
         Command::List => {
-            for pf in sys.pfs()? {
+            for pf in sys.pfs()?.0 {
                 println!("{pf:?}");
                 for vf in sys.vfs_of(&pf.name)? {
                     println!("  {vf:?} of {:?}", sys.pf_of(vf.bdf)?);
                 }
+            }
+        }
+        Command::Watch => {
+            let mut uevents = hybond_vfio::Uevents::open()?;
+            loop {
+                uevents.changed().await?;
+                println!("PFs or VFs have changed");
             }
         }
         Command::Bind { vf } => println!("{:?}", sys.bind_vfio(vf).await?),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Sysfs ── what there is: PFs, their VFs, drivers, IOMMU groups
+//!     ▲ Uevents ── when to look again
 //!     │
 //!   bind ── a VF to vfio-pci and back
 //!     │
@@ -37,11 +38,15 @@ mod revoke;
 mod sysfs;
 #[cfg(test)]
 mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod tree;
+mod uevent;
 
 pub use detect::{Detection, PlugWay, detect};
 pub use error::{BindError, GrantError, PlugError, SysfsError};
 pub use plug::{PlugRequest, Plugger, Unplug, request_unplug};
 pub use sysfs::{Pf, Sysfs, Vf};
+pub use uevent::{UeventError, Uevents};
 
 /// Whether an effect changed anything. Effects are idempotent: a repeated one finds its work done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,6 +50,10 @@ pub struct Vf {
     pub iommu_group: Option<u32>,
     /// The driver that has it now.
     pub driver: Option<String>,
+    /// PCI vendor and device id.
+    pub id: (u16, u16),
+    /// Its network interface, where a driver of the host has it.
+    pub interface: Option<IfName>,
 }
 
 impl Sysfs {
@@ -125,6 +129,8 @@ impl Sysfs {
             index,
             iommu_group: self.iommu_group(bdf)?,
             driver: self.driver(bdf)?,
+            id: self.id(bdf)?,
+            interface: self.interface_of(bdf)?,
         })
     }
 
@@ -147,10 +153,10 @@ impl Sysfs {
         Err(SysfsError::NotAVf(vf))
     }
 
-    /// The network interface of a PF. In switchdev mode the function also carries its VFs' representors
+    /// The network interface of a function. In switchdev mode a PF also carries its VFs' representors
     /// (`phys_port_name` such as `pf0vf1`), and a card may drive two ports from one function (`dev_port`).
-    fn interface_of(&self, pf: Bdf) -> Result<Option<IfName>, SysfsError> {
-        let net = self.device(pf).join("net");
+    fn interface_of(&self, function: Bdf) -> Result<Option<IfName>, SysfsError> {
+        let net = self.device(function).join("net");
         let mut candidates = Vec::new();
         for name in entries(&net)? {
             // EOPNOTSUPP where the driver names no ports: then it is the only interface.
@@ -242,22 +248,24 @@ impl Sysfs {
         Ok(u32::try_from(node).ok())
     }
 
-    /// Every PF of this host that can have VFs and has a network interface, by name.
+    /// Every PF of this host that can have VFs and has a network interface, by name; and of which functions that cannot be
+    /// said. One that vanishes meanwhile is left out.
     ///
     /// # Errors
-    /// sysfs cannot be read. A function that vanishes meanwhile is left out.
-    pub fn pfs(&self) -> Result<Vec<Pf>, SysfsError> {
+    /// The functions cannot be listed.
+    pub fn pfs(&self) -> Result<(Vec<Pf>, Vec<SysfsError>), SysfsError> {
         let mut pfs = Vec::new();
+        let mut faults = Vec::new();
         for name in entries(&self.root.join("bus/pci/devices"))? {
             let Ok(bdf) = name.parse::<Bdf>() else { continue };
             match self.pf(bdf) {
                 Ok(pf) => pfs.extend(pf),
                 Err(SysfsError::NoDevice(_) | SysfsError::NoSriov(_)) => {}
-                Err(e) => return Err(e),
+                Err(e) => faults.push(e),
             }
         }
         pfs.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(pfs)
+        Ok((pfs, faults))
     }
 
     fn pf(&self, bdf: Bdf) -> Result<Option<Pf>, SysfsError> {

@@ -10,6 +10,7 @@ fn name(text: &str) -> IfName {
 fn a_pf_and_its_vfs_are_found_from_either_end() {
     let tree = Tree::with_igb();
     tree.driver("0000:01:10.2", "vfio-pci");
+    tree.interface("0000:01:10.0", "ens1v0", 0, None);
     let sys = tree.sysfs(None);
 
     assert_eq!(sys.bdf_of(&name("ens1")).expect("there"), bdf("0000:01:00.0"));
@@ -21,20 +22,24 @@ fn a_pf_and_its_vfs_are_found_from_either_end() {
                 bdf: bdf("0000:01:10.0"),
                 index: 0,
                 iommu_group: Some(7),
-                driver: None
+                driver: None,
+                id: (0x8086, 0x10ca),
+                interface: Some(name("ens1v0")),
             },
             Vf {
                 bdf: bdf("0000:01:10.2"),
                 index: 1,
                 iommu_group: Some(8),
-                driver: Some("vfio-pci".into())
+                driver: Some("vfio-pci".into()),
+                id: (0x8086, 0x10ca),
+                interface: None,
             },
         ]
     );
     assert_eq!(sys.pf_of(bdf("0000:01:10.2")).expect("a VF"), (name("ens1"), 1));
 
-    let pfs = sys.pfs().expect("readable");
-    assert_eq!(pfs.len(), 1, "VFs are no PFs");
+    let (pfs, faults) = sys.pfs().expect("readable");
+    assert_eq!((pfs.len(), faults.len()), (1, 0), "VFs are no PFs");
     assert_eq!((pfs[0].numvfs, pfs[0].totalvfs, pfs[0].numa_node), (2, 7, None));
     assert_eq!((pfs[0].id, pfs[0].driver.as_deref()), ((0x8086, 0x10c9), Some("igb")));
 }
@@ -49,6 +54,17 @@ fn of_several_interfaces_the_uplinks_first_port_is_the_pf() {
     tree.interface("0000:01:00.0", "ens1", 0, Some("p0"));
     let sys = tree.sysfs(None);
     assert_eq!(sys.pf_of(bdf("0000:01:10.0")).expect("a VF"), (name("ens1"), 0));
+}
+
+#[test]
+fn a_broken_pf_does_not_hide_the_others() {
+    let tree = Tree::with_igb();
+    tree.pf("0000:02:00.0", "ens2", &["0000:02:10.0"]);
+    tree.file("bus/pci/devices/0000:01:00.0/sriov_totalvfs", "many\n");
+    let (pfs, faults) = tree.sysfs(None).pfs().expect("readable");
+    assert_eq!(pfs.iter().map(|pf| pf.name.as_str()).collect::<Vec<_>>(), ["ens2"]);
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    assert!(fault.to_string().contains("sriov_totalvfs holds \"many\""), "{fault}");
 }
 
 #[test]
