@@ -46,6 +46,8 @@ pub fn decode<T: DeserializeOwned>(line: &[u8], limit: usize) -> Result<T, LineE
 #[derive(Debug)]
 pub struct LineBuffer {
     held: Vec<u8>,
+    /// So many of the held bytes are known to hold no newline: a long line comes in many reads.
+    searched: usize,
     limit: usize,
 }
 
@@ -55,6 +57,7 @@ impl LineBuffer {
     pub fn new(limit: usize) -> Self {
         Self {
             held: Vec::new(),
+            searched: 0,
             limit,
         }
     }
@@ -69,11 +72,19 @@ impl LineBuffer {
     /// # Errors
     /// [`LineError::TooLong`]; what is held is dropped up to the next newline, or whole where there is none yet.
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, LineError> {
-        let end = self.held.iter().position(|b| *b == b'\n');
+        let unsearched = self.held.iter().skip(self.searched);
+        let end = unsearched
+            .copied()
+            .position(|b| b == b'\n')
+            .map(|at| self.searched + at);
+        self.searched = if end.is_some() { 0 } else { self.held.len() };
         if end.unwrap_or(self.held.len()) > self.limit {
             match end {
                 Some(end) => drop(self.held.drain(..=end)),
-                None => self.held.clear(),
+                None => {
+                    self.held.clear();
+                    self.searched = 0;
+                }
             }
             return Err(LineError::TooLong { limit: self.limit });
         }
