@@ -60,6 +60,25 @@ Examples:
   hybondctl migrate web-1 qemu+tls://node2/system --persistent --undefinesource --bandwidth 500
   hybondctl migrate web-1 qemu+ssh://node2/system --timeout 300";
 
+const INVENTORY: &str = "\
+Shows every VF of this host, in a pool or not: where it is, which pools offer it, and who has it. With --json it is what a \
+scheduler needs of a host: the parts of each address, drivers, NUMA node, lease and owner.
+
+States: 'free'; 'leased', held for a domain and not plugged; 'plugged'; 'no-pool', which no pool offers; 'missing', leased \
+and no longer on this machine.";
+
+const CONFIG_CHECK: &str = "\
+Reads the configuration as hybondd does, fragments included, and shows the VFs that each pool has on this machine. hybondd \
+need not run, and is not told: 'systemctl reload hybondd' has it read the pools again.
+
+A fault is named with its file, its line and what is allowed there, and the exit code is 1. A selector that matches nothing \
+on this machine is a warning, since hosts may share a configuration.";
+
+const CONFIG_CHECK_EXAMPLES: &str = "\
+Examples:
+  hybondctl config check
+  hybondctl config check ./hybond.toml      one that is not installed yet; fragments are then in ./hybond.d/";
+
 /// Hybrid NICs for libvirt guests: an SR-IOV VF for speed, a virtio standby that migrates.
 #[derive(Debug, Parser)]
 #[command(name = "hybondctl", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -99,6 +118,12 @@ pub enum Command {
         /// Only this one
         pool: Option<PoolName>,
     },
+    /// Show every VF of this host: its pools, its place, its state and its owner
+    #[command(long_about = INVENTORY)]
+    Inventory,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
     /// Show how this host plugs VFs, and whom its peers reach it as
     Host,
     /// Move the traffic to the standby and take the VFs out
@@ -228,6 +253,25 @@ pub struct Timeline {
     /// Write a picture of them as well
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Say whether the configuration can be used, and what each pool has on this machine
+    #[command(long_about = CONFIG_CHECK, after_help = CONFIG_CHECK_EXAMPLES)]
+    Check(ConfigCheck),
+}
+
+/// `config check`.
+#[derive(Debug, clap::Args)]
+pub struct ConfigCheck {
+    /// Which; without, /etc/hybond/hybond.toml
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The machine to look at, for tests
+    #[arg(long, hide = true, value_name = "FOLDER", default_value = "/sys")]
+    pub sysfs: PathBuf,
 }
 
 /// What `generate` writes.

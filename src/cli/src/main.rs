@@ -1,11 +1,13 @@
 //! `hybondctl`: hybond's domains, pools and migrations from a shell.
 
 mod args;
+mod config;
 mod control;
 mod define;
 mod drain;
 mod failure;
 mod generate;
+mod inventory;
 mod libvirt;
 mod migrate;
 mod output;
@@ -45,6 +47,8 @@ fn run(args: Args, output: &Output) -> Result<(), Failure> {
         Command::Disable(what) => define::disable(&connect, &what, output),
         Command::Status { domain } => show::status(&socket, domain, output),
         Command::Pool { pool } => show::pools(&socket, pool.as_ref(), output),
+        Command::Inventory => inventory::inventory(&socket, output),
+        Command::Config(args::Config::Check(what)) => config::check(&what, output),
         Command::Host => show::host(&socket, output),
         Command::Drain(what) => drain::drain(&socket, &what, output),
         Command::Plug(what) => drain::plug(&socket, &what, output),

@@ -1,6 +1,7 @@
 //! `hybondctl` and the daemon: one request, any number of `progress` lines, one final line.
 
 use crate::agent::Path;
+use crate::inventory::VfRow;
 use hybond_core::ids::{DomainId, IfName, Mac, PeerAddr, PoolName, VfId};
 use hybond_core::spec::Policy;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub enum Request {
     },
     /// How this host plugs, and whom it is reached as. Answer: [`Response::Host`].
     Host,
+    /// Every VF of this host. Answer: [`Response::Inventory`].
+    Inventory,
 }
 
 /// Daemon to hybondctl.
@@ -80,6 +83,11 @@ pub enum Response {
     Host {
         /// This host.
         host: HostStatus,
+    },
+    /// Final.
+    Inventory {
+        /// By address.
+        vfs: Vec<VfRow>,
     },
     /// Final: it was done, or there was nothing to do.
     Done {
@@ -170,7 +178,7 @@ pub struct VfStatus {
 }
 
 /// A lease.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseStatus {
     /// The domain.
     pub domain: DomainId,

@@ -6,10 +6,12 @@
 //! | [`agent`] | daemon and guest agent | virtio-serial port `org.hybond.agent.0` |
 //! | [`hook`] | libvirt hook and daemon | `/run/hybond/hook.sock` |
 //! | [`control`] | hybondctl and daemon | `/run/hybond/control.sock` |
+//! | [`inventory`] | rows of [`control`]'s | |
 //! | [`peer`] | daemons of two hosts | TCP with mutual TLS |
 
 pub mod agent;
 pub mod control;
 pub mod hook;
+pub mod inventory;
 pub mod line;
 pub mod peer;

@@ -1,6 +1,7 @@
 //! Answers hybondctl.
 
 use super::RELEASE;
+use super::inventory::inventory;
 use super::socket::{self, ExchangeError};
 use crate::adapters::chain;
 use crate::shared::Shared;
@@ -82,6 +83,7 @@ async fn connection(shared: &Arc<Shared>, about: &About, mut stream: UnixStream)
                 plug_reason: about.plug_reason.clone(),
             },
         },
+        Request::Inventory => inventory(shared).await,
         Request::Drain { domain } => return act(shared, &mut stream, &domain, Ask::HoldBack).await,
         Request::Plug { domain } => return act(shared, &mut stream, &domain, Ask::Plug).await,
         Request::Timeline { domain, limit } => timeline(shared, &domain, limit.min(MAX_RUNS)).await,

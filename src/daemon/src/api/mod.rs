@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod hook;
+mod inventory;
 pub mod peer;
 mod socket;
 
