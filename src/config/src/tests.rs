@@ -160,3 +160,18 @@ fn what_is_wrong_is_named_with_its_file_and_line_and_what_is_allowed() {
     }
     load("[guest]\nunplug_seconds = 70\n", "[guest]\ndrain_seconds = 80\n").expect("judged when all is read");
 }
+
+#[test]
+fn the_example_that_is_installed_is_valid_as_it_is_and_with_every_line_in_use() {
+    let example = include_str!("../../../packaging/config/hybond.toml");
+    assert_eq!(load(example, "").expect("valid").pools.len(), 0);
+    // Sentences have a space after their '#', keys have none.
+    let in_use = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => key.to_owned(),
+        _ => line.to_owned(),
+    };
+    let all: Vec<String> = example.lines().map(in_use).collect();
+    let config = load(&all.join("\n"), "").expect("valid");
+    let selectors = |name: &str| config.pools[&name.parse().expect("a name")].selectors().len();
+    assert_eq!((selectors("lan"), selectors("10GE")), (7, 0));
+}
