@@ -30,11 +30,12 @@ impl Domain {
     /// the MAC. A macvtap only passes the multicast groups that are on it, and that address needs no other.
     #[must_use]
     pub fn new(name: &str, pf: &str) -> Self {
+        let (v4, v6) = addresses(1);
         Self {
             name: name.into(),
             uuid: "a2a2a2a2-0000-4000-8000-000000000002".into(),
             nics: vec![("52:54:00:aa:00:01".into(), pf.into())],
-            kernel_arguments: "lab.ip=10.88.0.50/24 lab.ip6=fd88::5054:ff:feaa:1/64".into(),
+            kernel_arguments: format!("lab.ip={v4}/24 lab.ip6={v6}/64"),
             initramfs: format!("{GUEST_FILES}/initramfs"),
             kvm: true,
             memory: 256,
@@ -42,14 +43,26 @@ impl Domain {
         }
     }
 
-    /// The usual guest of tier 2: the same without KVM and huge pages, on that tier's PF.
+    /// The usual guest of tier 2: the same without KVM and huge pages.
     #[must_use]
-    pub fn emulated(name: &str) -> Self {
+    pub fn emulated(name: &str, pf: &str) -> Self {
         Self {
             kvm: false,
             huge_pages: false,
-            ..Self::new(name, crate::tier2::PF)
+            ..Self::new(name, pf)
         }
+    }
+
+    /// The same as one of many: the UUID, MAC and addresses of guest `number`, from 1. Number 1 is the usual guest's.
+    #[must_use]
+    pub fn numbered(mut self, number: u8) -> Self {
+        self.uuid = format!("a2a2a2a2-0000-4000-8000-0000000000{:02x}", u16::from(number) + 1);
+        for (nic, _) in &mut self.nics {
+            *nic = format!("52:54:00:aa:00:{number:02x}");
+        }
+        let (v4, v6) = addresses(number);
+        self.kernel_arguments = format!("lab.ip={v4}/24 lab.ip6={v6}/64");
+        self
     }
 
     /// What `virsh define` takes.
@@ -129,4 +142,13 @@ impl Domain {
 "
         )
     }
+}
+
+/// Addresses of guest `number` on the data network, the second of which goes with its MAC.
+#[must_use]
+pub fn addresses(number: u8) -> (String, String) {
+    (
+        format!("10.88.0.{}", 49 + u16::from(number)),
+        format!("fd88::5054:ff:feaa:{number:x}"),
+    )
 }

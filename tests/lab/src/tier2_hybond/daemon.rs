@@ -4,11 +4,14 @@ use super::guest::POOL;
 use super::programs::{Programs, top};
 use crate::Machine;
 use crate::domain::GUEST_FILES;
-use crate::tier2::{BRIDGE, Node, PF};
+use crate::tier2::{BRIDGE, Node};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+
+/// Emulated primaries of each PF: as many as an igb has VFs.
+pub const VFS_PER_PF: usize = 7;
 
 /// What hybondd has said.
 const LOG: &str = "/var/log/hybondd.log";
@@ -43,9 +46,10 @@ pub fn install(node: &Node, programs: &Programs, initramfs: &[u8]) -> Result<()>
          ln -sf /usr/lib/libvirt/hybond-hook /etc/libvirt/hooks/qemu.d/50-hybond\n\
          systemd-sysusers hybond.conf; systemd-tmpfiles --create hybond.conf")?;
     let config = format!(
-        "[host]\npeer = \"{}\"\n\n[[pool]]\nname = \"{POOL}\"\npf = [\"{PF}\"]\n\
-         emulated = {{ bridge = \"{BRIDGE}\", count = 2, model = \"igb\" }}\n",
-        node.name()
+        "[host]\npeer = \"{}\"\n\n[[pool]]\nname = \"{POOL}\"\npf = {:?}\n\
+         emulated = {{ bridge = \"{BRIDGE}\", count = {VFS_PER_PF}, model = \"igb\" }}\n",
+        node.name(),
+        node.pfs()
     );
     node.write_file("/etc/hybond/hybond.toml", config.as_bytes(), "644")?;
     node.write_file(&format!("{GUEST_FILES}/initramfs"), initramfs, "644")?;
@@ -95,6 +99,12 @@ impl Daemon {
         );
         node.until("hybondd", &up, START)?;
         Ok(daemon)
+    }
+
+    /// Its process, as the host counts.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Ends it as systemd does.

@@ -26,21 +26,27 @@ struct Runs {
     runs: Vec<Run>,
 }
 
-/// The usual guest of tier 2, made hybrid as a user makes it.
+/// A guest of tier 2, made hybrid as a user makes it.
 #[derive(Debug, Clone)]
 pub struct Hybrid {
-    /// Its domain as it was before hybond.
+    /// Its domain as it was before hybond. The PF of its NIC is set when it is defined, since each host has others.
     pub domain: Domain,
     /// Commands in it.
     pub guest: Guest,
 }
 
 impl Hybrid {
-    /// Under a name; nothing is done yet.
+    /// The usual guest under a name; nothing is done yet.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        Self::numbered(name, 1)
+    }
+
+    /// One of many: see [`Domain::numbered`].
+    #[must_use]
+    pub fn numbered(name: &str, number: u8) -> Self {
         Self {
-            domain: Domain::emulated(name),
+            domain: Domain::emulated(name, "").numbered(number),
             guest: Guest::new(name),
         }
     }
@@ -56,12 +62,33 @@ impl Hybrid {
     /// # Errors
     /// One of these fails, or the guest does not boot.
     pub fn start(&self, node: &Node) -> Result<()> {
+        self.define(node, "")?;
+        self.boot(node)
+    }
+
+    /// Defines the domain, and makes it hybrid with further options of `hybondctl enable`.
+    ///
+    /// # Errors
+    /// One of these fails.
+    pub fn define(&self, node: &Node, options: &str) -> Result<()> {
         let name = self.name();
         let file = format!("/root/{name}.xml");
-        node.write_file(&file, self.domain.xml().as_bytes(), "644")?;
+        let mut domain = self.domain.clone();
+        for (index, (_, pf)) in domain.nics.iter_mut().enumerate() {
+            node.pfs()[index % 2].clone_into(pf);
+        }
+        node.write_file(&file, domain.xml().as_bytes(), "644")?;
         node.ok(&format!("virsh define {file}"))?;
-        node.ok(&format!("hybondctl enable {name} --pool {POOL}"))?;
-        node.ok(&format!("virsh start {name}"))?;
+        node.ok(&format!("hybondctl enable {name} --pool {POOL} {options}"))?;
+        Ok(())
+    }
+
+    /// Starts the domain, and waits until the guest has booted.
+    ///
+    /// # Errors
+    /// It does not start, or not boot.
+    pub fn boot(&self, node: &Node) -> Result<()> {
+        node.ok(&format!("virsh start {}", self.name()))?;
         self.guest.wait_ready(node, BOOT)
     }
 
