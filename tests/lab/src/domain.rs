@@ -23,6 +23,8 @@ pub struct Domain {
     pub memory: u32,
     /// Whether the memory is of the host's huge pages.
     pub huge_pages: bool,
+    /// Whether a guest that reboots starts again. Otherwise it ends.
+    pub restarts: bool,
 }
 
 impl Domain {
@@ -40,6 +42,7 @@ impl Domain {
             kvm: true,
             memory: 256,
             huge_pages: true,
+            restarts: false,
         }
     }
 
@@ -82,6 +85,7 @@ impl Domain {
         } else {
             ""
         };
+        let on_reboot = if self.restarts { "restart" } else { "destroy" };
         let mut nics = String::new();
         for (mac, pf) in &self.nics {
             nics += &format!(
@@ -117,7 +121,7 @@ impl Domain {
     <feature policy='disable' name='svm'/>
   </cpu>
   <on_poweroff>destroy</on_poweroff>
-  <on_reboot>destroy</on_reboot>
+  <on_reboot>{on_reboot}</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>

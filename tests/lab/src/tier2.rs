@@ -25,6 +25,11 @@ pub const PEER: &str = "10.88.0.254";
 /// its arguments.
 const FIRST: &str = include_str!("../images/tier2-init");
 
+/// As `images/tier2-init` starts it.
+const START_LIBVIRTD: &str = "libvirtd --daemon --listen --pid-file /run/libvirtd.pid";
+/// libvirtd comes up and goes within this.
+const LIBVIRTD: Duration = Duration::from_secs(60);
+
 /// Number, name and PFs of the hosts. No PF of one has the name of one of the other, so that nothing that is right on one
 /// is right on the other by accident.
 const HOSTS: [(u8, &str, [&str; 2]); 2] = [(1, "src", ["pf0", "pf1"]), (2, "dst", ["port4", "port5"])];
@@ -59,8 +64,21 @@ impl Node {
 
     /// Names of the host's PFs, which are veths on the data network. They differ between the hosts.
     #[must_use]
-    pub fn pfs(&self) -> [&'static str; 2] {
-        self.pfs
+    pub fn pfs(&self) -> &[&'static str; 2] {
+        &self.pfs
+    }
+
+    /// Ends libvirtd and starts it anew, as an upgrade does. Guests run on meanwhile.
+    ///
+    /// # Errors
+    /// It does not end, or does not come up.
+    pub fn restart_libvirt(&self) -> Result<()> {
+        self.ok("kill $(cat /run/libvirtd.pid)")?;
+        let ended = "! kill -0 $(cat /run/libvirtd.pid 2>/dev/null) 2>/dev/null";
+        self.until("libvirtd's end", ended, LIBVIRTD)?;
+        self.ok(&format!("{START_LIBVIRTD} </dev/null >/dev/null 2>&1"))?;
+        self.until("libvirtd", "virsh -q list", LIBVIRTD)?;
+        Ok(())
     }
 
     /// Makes libvirtd see a hook that was installed since it started: it looks for hooks at its start and on SIGHUP.
@@ -159,7 +177,7 @@ impl Pair {
             self.nodes.push(node);
         }
         for node in &self.nodes {
-            node.until("libvirtd", "virsh -q list", Duration::from_secs(60))
+            node.until("libvirtd", "virsh -q list", LIBVIRTD)
                 .with_context(|| format!("its log is in {}", log(&self.place, node.name).display()))?;
         }
         Ok(())

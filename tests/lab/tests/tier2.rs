@@ -7,7 +7,7 @@ use hybond_lab::Machine;
 use hybond_lab::probe::{Record, Span, Summary, analyse};
 use hybond_lab::report::AFTERMATH_MS;
 use hybond_lab::tier2::{Node, Pair};
-use hybond_lab::tier2_hybond::{Daemon, Hybrid, Programs, Traffic, leftovers, on_stage, results};
+use hybond_lab::tier2_hybond::{Daemon, Hybrid, Programs, STANDBY, Traffic, leftovers, on_stage, results};
 use hybond_wire::agent::Path;
 use hybond_wire::control::Run;
 use serde_json::json;
@@ -18,8 +18,6 @@ use std::time::Duration;
 const AFTERWARDS: Duration = Duration::from_secs(3);
 /// A host that a guest has left has taken everything away within this.
 const CLEAN: Duration = Duration::from_secs(30);
-/// What the agent has called the guest's virtio NIC, since the bond has its name.
-const STANDBY: &str = "eth0nsby";
 
 #[test]
 #[ignore = "boots a guest under TCG"]

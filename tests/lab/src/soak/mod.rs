@@ -13,7 +13,7 @@ pub use plan::Size;
 
 use crate::domain::addresses;
 use crate::tier2::{Node, Pair};
-use crate::tier2_hybond::{Daemon, Hybrid, leftovers};
+use crate::tier2_hybond::{Daemon, Hybrid, POOL, leftovers};
 use crate::{Machine, process};
 use anyhow::{Context, Result, bail, ensure};
 use board::Board;
@@ -30,6 +30,8 @@ const HOSTS: [&str; 2] = ["src", "dst"];
 const LEG: usize = 10;
 /// From the end of `virsh migrate` until the guest is on its VF and the source has nothing of it any more.
 const SETTLE: Duration = Duration::from_secs(180);
+/// Between two looks at both hosts, which cost the machine more than any guest.
+const PAUSE: Duration = Duration::from_secs(1);
 /// A host that the last guest has left has taken everything away within this.
 const CLEAN: Duration = Duration::from_secs(60);
 /// Memory of a guest, in MiB: the least that boots. Its initramfs is unpacked into it.
@@ -193,9 +195,9 @@ impl Soak<'_> {
                 };
                 let at = plan::start(guest);
                 // Every third may not run without a VF: one that is refused is seen at once.
-                let options = if guest % 3 == 2 { "--policy require" } else { "" };
+                let policy = if guest % 3 == 2 { "require" } else { "prefer" };
                 let hybrid = &self.guests[guest];
-                hybrid.define(self.nodes[at], options)?;
+                hybrid.define(self.nodes[at], &format!("--pool {POOL} --policy {policy}"))?;
                 hybrid.boot(self.nodes[at])?;
                 self.settle(guest, at)?;
                 let boot = boot_id(hybrid, self.nodes[at])?;
@@ -250,7 +252,7 @@ impl Soak<'_> {
     /// the others is looked at each time, and has to hold each time.
     fn settle(&self, guest: usize, at: Side) -> Result<()> {
         let mut last = Vec::new();
-        process::until("rest", SETTLE, || {
+        process::until_every(PAUSE, "rest", SETTLE, || {
             let seen = self.look()?;
             last = judge::unsettled(&self.identities[guest], at, &seen);
             Ok(last.is_empty().then_some(()))
