@@ -40,11 +40,32 @@ fn a_guest_that_is_suspended_reset_or_rebooted_comes_back_on_its_vf() -> Result<
         booted_again(&guest, src, &boot)?;
         ensure!(same_vf(&first, &on_its_vf(&guest, src)?), "another VF after a reboot");
 
-        src.ok("virsh destroy lively")?;
-        nothing_is_left(src)?;
+        end(src, &["lively"])?;
+        daemons.into_iter().try_for_each(Daemon::stop)
+    })
+}
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn a_guest_that_is_destroyed_powers_off_or_crashes_leaves_nothing_and_starts_again_on_a_vf() -> Result<()> {
+    on_stage("lives-ends", |pair, _, daemons| {
+        let src = pair.host("src");
+        let guest = Hybrid::new("mortal");
+        guest.start(src)?;
+        on_its_vf(&guest, src)?;
+        end(src, &["mortal"])?;
+
         guest.boot(src)?;
         on_its_vf(&guest, src)?;
-        end(src, &["lively"])?;
+        guest.guest.ok(src, "(sleep 1; poweroff -f) >/dev/null 2>&1 &")?;
+        src.until("the domain's end", "virsh domstate mortal | grep -q 'shut off'", CLEAN)?;
+        nothing_is_left(src)?;
+
+        guest.boot(src)?;
+        on_its_vf(&guest, src)?;
+        src.ok("kill -KILL $(cat /run/libvirt/qemu/mortal.pid)")?;
+        src.until("the domain's end", "virsh domstate mortal | grep -q 'shut off'", CLEAN)?;
+        nothing_is_left(src)?;
         daemons.into_iter().try_for_each(Daemon::stop)
     })
 }
