@@ -3,6 +3,7 @@
 use super::judge::Place;
 use super::plan::{Side, Step};
 use anyhow::{Result, bail};
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(900);
 #[derive(Debug)]
 pub(super) struct Board {
     /// What is to come. Held by whoever waits to begin: nobody overtakes, since the plan is right in its order only.
-    steps: Mutex<std::vec::IntoIter<Step>>,
+    steps: Mutex<VecDeque<Step>>,
     state: Mutex<State>,
     changed: Condvar,
     room: usize,
@@ -39,7 +40,7 @@ impl Board {
     pub(super) fn new(places: Vec<Place>, room: usize) -> Self {
         let changes = vec![0; places.len()];
         Self {
-            steps: Mutex::new(Vec::new().into_iter()),
+            steps: Mutex::default(),
             state: Mutex::new(State {
                 places,
                 changes,
@@ -54,20 +55,20 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn steps(&self) -> MutexGuard<'_, std::vec::IntoIter<Step>> {
+    fn steps(&self) -> MutexGuard<'_, VecDeque<Step>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is to be done next.
     pub(super) fn plan(&self, steps: &[Step]) {
-        *self.steps() = steps.to_vec().into_iter();
+        *self.steps() = steps.iter().copied().collect();
     }
 
     /// Waits until the next migration can begin, and begins it; `None` when all have, or somebody has failed. They begin in
     /// the plan's order: each waits until its guest rests, and its destination has room.
     pub(super) fn next(&self) -> Result<Option<Step>> {
         let mut steps = self.steps();
-        let Some(step) = steps.next() else { return Ok(None) };
+        let Some(step) = steps.pop_front() else { return Ok(None) };
         let to = 1 - step.from;
         let blocked = |state: &mut State| {
             let load = state.places.iter().filter(|place| place.may_be_on(to)).count();

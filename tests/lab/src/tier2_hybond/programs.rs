@@ -94,7 +94,7 @@ fn build(what: &[&str], is_static: bool) -> Result<Vec<PathBuf>> {
 fn keep(program: &Path, folder: &Path) -> Result<PathBuf> {
     let kept = folder.join(program.file_name().context("a program has a name")?);
     // Not into the old file: it may still run.
-    let part = kept.with_extension("part");
+    let part = kept.with_extension(format!("{}.part", std::process::id()));
     fs::copy(program, &part).with_context(|| format!("cannot copy {}", program.display()))?;
     fs::rename(&part, &kept)?;
     Ok(kept)
