@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: test-short help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages demo packages clean
+.PHONY: test-short help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages soak demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -31,7 +31,7 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
 test: setup ## lint and every suite below: up to 40 minutes on 2 cores from nothing
-	packaging/dev/test.sh lint unit pair netns qemu packages guest lab
+	packaging/dev/test.sh lint unit pair netns qemu packages guest lab coverage
 
 test-short: setup ## those that need neither a guest nor emulated hosts
 	packaging/dev/test.sh lint unit pair netns qemu packages
@@ -56,6 +56,9 @@ test-lab: setup packages ## emulated hosts: the three tiers of tests/lab
 
 test-packages: setup-build ## build the packages, unpack them, look at every file
 	packaging/dev/test.sh packages
+
+soak: setup ## 14 guests, 60 migrations between two libvirtds, everything looked at after each; up to 30 minutes
+	packaging/dev/test.sh soak
 
 demo: setup packages ## two emulated hosts, a guest with a VF, virsh migrate there and back; report in target/demo/
 	cargo run --locked -p hybond-lab --bin hybond-lab -- demo

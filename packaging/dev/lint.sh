@@ -35,6 +35,8 @@ check rustfmt cargo fmt --all -- --check
 check clippy cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 check deny packaging/dev/deny.sh
 check shellcheck shell
+# Its results are those of some full run; its rows are those of the list.
+check coverage cargo run --quiet --locked -p hybond-coverage -- check docs/coverage.md
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

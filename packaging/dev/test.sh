@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs test suites one after the other and adds their results up. A suite that fails does not keep the next from running.
-# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, guest, lab
+# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, guest, lab, soak, coverage
 #
 # A suite's output is shown as it comes and kept in target/test/SUITE.log. Counted are cargo's `test result:` lines and
 # plain `N passed, N failed` lines. The last line printed is the sum, in that plain form.
@@ -26,13 +26,29 @@ suite() {
             HYBOND_AGENT=$top/target/packages/hybond-agent/usr/sbin/hybond-agent \
                 limit 20m cargo test --locked --no-fail-fast -p hybond-agent --test qemu -- --ignored --test-threads=1 --nocapture
         ;;
-    lab) limit 45m cargo test --locked --no-fail-fast -p hybond-lab -- --include-ignored --test-threads=1 --nocapture ;;
-    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, guest, lab" ;;
+    lab) limit 60m cargo test --locked --no-fail-fast -p hybond-lab -- --include-ignored --test-threads=1 --nocapture ;;
+    # Large, where the environment does not say how large: 14 guests fill all VFs of a host of tier 2.
+    soak)
+        HYBOND_SOAK_GUESTS=${HYBOND_SOAK_GUESTS:-14} HYBOND_SOAK_MIGRATIONS=${HYBOND_SOAK_MIGRATIONS:-60} \
+            limit 90m cargo test --locked -p hybond-lab --test soak -- --ignored --test-threads=1 --nocapture
+        ;;
+    # Last: by the logs of the others. What it writes becomes docs/coverage.md after a run of all.
+    coverage) coverage ;;
+    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, guest, lab, soak, coverage" ;;
     esac
 }
 
 # limit TIME COMMAND…: ended with everything it started when it takes longer; nothing reads a terminal.
 limit() { timeout --kill-after=30s "$@" </dev/null; }
+
+# coverage: what each row of tests/coverage/coverage.toml came to, in target/test/coverage.md.
+coverage() {
+    local status=0
+    cargo run --quiet --locked -p hybond-coverage -- report "$logs" "$(date -u +%F), $(git describe --always --dirty)" \
+        >"$logs/coverage.part" || status=$?
+    # Of a run that has failed, too: it says what has.
+    mv "$logs/coverage.part" "$logs/coverage.md" && return "$status"
+}
 
 # count FILE: "PASSED FAILED SKIPPED", summed over its lines. What one suite ignores is run by another: guest and lab run
 # every test that is ignored.
@@ -51,7 +67,7 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0 }' "$1"
 }
 
-[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, guest, lab"
+[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, guest, lab, soak, coverage"
 logs=target/test
 mkdir -p "$logs"
 total_passed=0 total_failed=0 total_skipped=0

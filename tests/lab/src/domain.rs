@@ -23,6 +23,8 @@ pub struct Domain {
     pub memory: u32,
     /// Whether the memory is of the host's huge pages.
     pub huge_pages: bool,
+    /// Whether a guest that reboots starts again. Otherwise it ends.
+    pub restarts: bool,
 }
 
 impl Domain {
@@ -30,26 +32,40 @@ impl Domain {
     /// the MAC. A macvtap only passes the multicast groups that are on it, and that address needs no other.
     #[must_use]
     pub fn new(name: &str, pf: &str) -> Self {
+        let (v4, v6) = addresses(1);
         Self {
             name: name.into(),
             uuid: "a2a2a2a2-0000-4000-8000-000000000002".into(),
             nics: vec![("52:54:00:aa:00:01".into(), pf.into())],
-            kernel_arguments: "lab.ip=10.88.0.50/24 lab.ip6=fd88::5054:ff:feaa:1/64".into(),
+            kernel_arguments: format!("lab.ip={v4}/24 lab.ip6={v6}/64"),
             initramfs: format!("{GUEST_FILES}/initramfs"),
             kvm: true,
             memory: 256,
             huge_pages: true,
+            restarts: false,
         }
     }
 
-    /// The usual guest of tier 2: the same without KVM and huge pages, on that tier's PF.
+    /// The usual guest of tier 2: the same without KVM and huge pages.
     #[must_use]
-    pub fn emulated(name: &str) -> Self {
+    pub fn emulated(name: &str, pf: &str) -> Self {
         Self {
             kvm: false,
             huge_pages: false,
-            ..Self::new(name, crate::tier2::PF)
+            ..Self::new(name, pf)
         }
+    }
+
+    /// The same as one of many: the UUID, MAC and addresses of guest `number`, from 1. Number 1 is the usual guest's.
+    #[must_use]
+    pub fn numbered(mut self, number: u8) -> Self {
+        self.uuid = format!("a2a2a2a2-0000-4000-8000-0000000000{:02x}", u16::from(number) + 1);
+        for (nic, _) in &mut self.nics {
+            *nic = format!("52:54:00:aa:00:{number:02x}");
+        }
+        let (v4, v6) = addresses(number);
+        self.kernel_arguments = format!("lab.ip={v4}/24 lab.ip6={v6}/64");
+        self
     }
 
     /// What `virsh define` takes.
@@ -69,6 +85,7 @@ impl Domain {
         } else {
             ""
         };
+        let on_reboot = if self.restarts { "restart" } else { "destroy" };
         let mut nics = String::new();
         for (mac, pf) in &self.nics {
             nics += &format!(
@@ -104,7 +121,7 @@ impl Domain {
     <feature policy='disable' name='svm'/>
   </cpu>
   <on_poweroff>destroy</on_poweroff>
-  <on_reboot>destroy</on_reboot>
+  <on_reboot>{on_reboot}</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
@@ -129,4 +146,13 @@ impl Domain {
 "
         )
     }
+}
+
+/// Addresses of guest `number` on the data network, the second of which goes with its MAC.
+#[must_use]
+pub fn addresses(number: u8) -> (String, String) {
+    (
+        format!("10.88.0.{}", 49 + u16::from(number)),
+        format!("fd88::5054:ff:feaa:{number:x}"),
+    )
 }

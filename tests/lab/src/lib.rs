@@ -21,6 +21,7 @@ pub mod qmp;
 pub mod report;
 pub mod saved;
 pub mod scenario;
+pub mod soak;
 pub mod tier2;
 pub mod tier2_hybond;
 pub mod tier3;

@@ -109,7 +109,20 @@ fn wait(child: &mut Child, limit: Duration) -> Result<std::process::ExitStatus> 
 ///
 /// # Errors
 /// `ready` fails, or answers nothing for `limit`; the error then names `what`.
-pub fn until<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(what: &str, limit: Duration, ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    until_every(Duration::from_millis(50), what, limit, ready)
+}
+
+/// As [`until`], with a pause of its own between two tries: for what costs the machine something to ask.
+///
+/// # Errors
+/// As there.
+pub fn until_every<T>(
+    pause: Duration,
+    what: &str,
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = ready()? {
@@ -118,7 +131,7 @@ pub fn until<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<O
         if start.elapsed() > limit {
             bail!("{what}: not within {} s", limit.as_secs());
         }
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(pause);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tier 2: two libvirtds on this machine, each in network, mount, host name and process namespaces of its own, over a
-//! layer on the hosts' root file system. No systemd, no VFs: primaries are emulated NICs, whose taps go into bridge
-//! `hbup`. It is up in seconds, and its guests are plain TCG.
+//! layer on the hosts' root file system. No systemd, no VFs: PFs are veths, two of each host, and primaries are emulated
+//! NICs, whose taps go into bridge `hbup`. It is up in seconds, and its guests are plain TCG.
 
 use crate::cache::{self, Lock, progress};
 use crate::domain::GUEST_FILES;
@@ -15,9 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Name of a host's PF, which is a veth on the data network.
-pub const PF: &str = "pf0";
-
 /// Name of a host's bridge for the taps of emulated primaries, which is on the data network too.
 pub const BRIDGE: &str = "hbup";
 
@@ -28,12 +25,20 @@ pub const PEER: &str = "10.88.0.254";
 /// its arguments.
 const FIRST: &str = include_str!("../images/tier2-init");
 
-const HOSTS: [(u8, &str); 2] = [(1, "src"), (2, "dst")];
+/// As `images/tier2-init` starts it.
+const START_LIBVIRTD: &str = "libvirtd --daemon --listen --pid-file /run/libvirtd.pid";
+/// libvirtd comes up and goes within this.
+const LIBVIRTD: Duration = Duration::from_secs(60);
+
+/// Number, name and PFs of the hosts. No PF of one has the name of one of the other, so that nothing that is right on one
+/// is right on the other by accident.
+const HOSTS: [(u8, &str, [&str; 2]); 2] = [(1, "src", ["pf0", "pf1"]), (2, "dst", ["port4", "port5"])];
 
 /// A namespaced host.
 #[derive(Debug, Clone)]
 pub struct Node {
     name: &'static str,
+    pfs: [&'static str; 2],
     address: String,
     namespace: String,
     /// The first process of the host, as this machine counts.
@@ -41,9 +46,10 @@ pub struct Node {
 }
 
 impl Node {
-    fn new(place: &Place, name: &'static str, number: u8, pid: u32) -> Self {
+    fn new(place: &Place, name: &'static str, pfs: [&'static str; 2], number: u8, pid: u32) -> Self {
         Self {
             name,
+            pfs,
             address: format!("10.78.0.{number}"),
             namespace: place.namespace(name),
             pid,
@@ -54,6 +60,25 @@ impl Node {
     #[must_use]
     pub fn netns(&self) -> &str {
         &self.namespace
+    }
+
+    /// Names of the host's PFs, which are veths on the data network. They differ between the hosts.
+    #[must_use]
+    pub fn pfs(&self) -> &[&'static str; 2] {
+        &self.pfs
+    }
+
+    /// Ends libvirtd and starts it anew, as an upgrade does. Guests run on meanwhile.
+    ///
+    /// # Errors
+    /// It does not end, or does not come up.
+    pub fn restart_libvirt(&self) -> Result<()> {
+        self.ok("kill $(cat /run/libvirtd.pid)")?;
+        let ended = "! kill -0 $(cat /run/libvirtd.pid 2>/dev/null) 2>/dev/null";
+        self.until("libvirtd's end", ended, LIBVIRTD)?;
+        self.ok(&format!("{START_LIBVIRTD} </dev/null >/dev/null 2>&1"))?;
+        self.until("libvirtd", "virsh -q list", LIBVIRTD)?;
+        Ok(())
     }
 
     /// Makes libvirtd see a hook that was installed since it started: it looks for hooks at its start and on SIGHUP.
@@ -147,12 +172,12 @@ impl Pair {
     fn start(&mut self, images: &Images) -> Result<()> {
         network(&self.place)?;
         let ledger = self.place.ledger()?;
-        for (number, name) in HOSTS {
-            let node = start_node(&self.place, name, number, images, &ledger)?;
+        for (number, name, pfs) in HOSTS {
+            let node = start_node(&self.place, (number, name, pfs), images, &ledger)?;
             self.nodes.push(node);
         }
         for node in &self.nodes {
-            node.until("libvirtd", "virsh -q list", Duration::from_secs(60))
+            node.until("libvirtd", "virsh -q list", LIBVIRTD)
                 .with_context(|| format!("its log is in {}", log(&self.place, node.name).display()))?;
         }
         Ok(())
@@ -168,9 +193,9 @@ impl Pair {
             bail!("tier 2 is not up; `hybond-lab tier2 up` brings it up");
         }
         let mut nodes = Vec::new();
-        for (number, name) in HOSTS {
+        for (number, name, pfs) in HOSTS {
             let pid = fs::read_to_string(place.run().join(name).with_extension("pid"))?.parse()?;
-            nodes.push(Node::new(&place, name, number, pid));
+            nodes.push(Node::new(&place, name, pfs, number, pid));
         }
         Ok(Self {
             nodes,
@@ -251,7 +276,12 @@ fn log(place: &Place, name: &str) -> PathBuf {
     place.run().join(format!("{name}.log"))
 }
 
-fn start_node(place: &Place, name: &'static str, number: u8, images: &Images, ledger: &Ledger) -> Result<Node> {
+fn start_node(
+    place: &Place,
+    (number, name, pfs): (u8, &'static str, [&'static str; 2]),
+    images: &Images,
+    ledger: &Ledger,
+) -> Result<Node> {
     let folder = place.run().join(name);
     fs::create_dir_all(&folder)?;
     let script = place.run().join("init");
@@ -308,7 +338,7 @@ fn start_node(place: &Place, name: &'static str, number: u8, images: &Images, le
     })?;
     ledger.add(pid, &script.display().to_string())?;
     fs::write(folder.with_extension("pid"), pid.to_string())?;
-    Ok(Node::new(place, name, number, pid))
+    Ok(Node::new(place, name, pfs, number, pid))
 }
 
 fn child_of(pid: u32) -> Result<Option<u32>> {
@@ -321,12 +351,18 @@ fn child_of(pid: u32) -> Result<Option<u32>> {
 
 /// Management and data network in a namespace of their own, with two hosts and a peer on them.
 fn network(place: &Place) -> Result<()> {
-    let [net, peer, src, dst] = ["net", "peer", "src", "dst"].map(|name| place.namespace(name));
-    place.namespaces().add(&[&net, &peer, &src, &dst])?;
+    let [net, peer] = ["net", "peer"].map(|name| place.namespace(name));
+    let hosts = HOSTS.map(|(_, name, _)| place.namespace(name));
+    place.namespaces().add(&[&net, &peer, &hosts[0], &hosts[1]])?;
     net::bridge(&net, "br-mgmt")?;
     net::bridge(&net, "br-data")?;
-    for (number, host) in [(1, &src), (2, &dst)] {
-        for (port, link, bridge) in [("m", "mg0", "br-mgmt"), ("p", PF, "br-data"), ("u", "up0", "br-data")] {
+    for ((number, _, pfs), host) in HOSTS.iter().zip(&hosts) {
+        for (port, link, bridge) in [
+            ("m", "mg0", "br-mgmt"),
+            ("p", pfs[0], "br-data"),
+            ("q", pfs[1], "br-data"),
+            ("u", "up0", "br-data"),
+        ] {
             net::ip(
                 &net,
                 &format!("link add {port}{number} type veth peer name {link} netns {host}"),
@@ -335,7 +371,12 @@ fn network(place: &Place) -> Result<()> {
         }
         net::ip(host, &format!("addr add 10.78.0.{number}/24 dev mg0"))?;
         net::ip(host, "link set mg0 up")?;
-        net::ip(host, &format!("link set {PF} address 02:88:00:00:1{number}:00 up"))?;
+        for (index, pf) in pfs.iter().enumerate() {
+            net::ip(
+                host,
+                &format!("link set {pf} address 02:88:00:00:1{number}:0{index} up"),
+            )?;
+        }
         net::bridge(host, BRIDGE)?;
         net::plug(host, "up0", BRIDGE)?;
     }

@@ -115,13 +115,16 @@ fn an_ordinary_guest_moves_between_the_namespaced_hosts() -> Result<()> {
     let pair = Pair::up()?;
     let (src, dst) = (pair.host("src"), pair.host("dst"));
     let guest = Guest::new("ground");
-    src.write_file("/root/ground.xml", Domain::emulated("ground").xml().as_bytes(), "644")?;
+    let domain = Domain::emulated("ground", src.pfs()[0]);
+    src.write_file("/root/ground.xml", domain.xml().as_bytes(), "644")?;
     src.ok("virsh define /root/ground.xml && virsh start ground")?;
     guest.wait_ready(src, BOOT)?;
     both_families_reach_it(pair.peer())?;
     let boot_id = guest.ok(src, "cat /proc/sys/kernel/random/boot_id")?;
+    let elsewhere = Domain::emulated("ground", dst.pfs()[1]);
+    src.write_file("/root/elsewhere.xml", elsewhere.xml().as_bytes(), "644")?;
     let moved = src.run_within(
-        "virsh migrate --live --persistent ground qemu+tls://dst/system",
+        "virsh migrate --live --persistent ground qemu+tls://dst/system --xml /root/elsewhere.xml",
         MIGRATION,
     )?;
     ensure!(moved.success(), "{}", moved.stderr);

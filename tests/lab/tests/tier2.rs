@@ -3,46 +3,30 @@
 //! `cargo test -p hybond-lab --test tier2 -- --ignored`.
 
 use anyhow::{Context, Result, ensure};
+use hybond_lab::Machine;
 use hybond_lab::probe::{Record, Span, Summary, analyse};
 use hybond_lab::report::AFTERMATH_MS;
 use hybond_lab::tier2::{Node, Pair};
-use hybond_lab::tier2_hybond::{Daemon, Hybrid, Programs, Traffic, install, leftovers};
-use hybond_lab::{Machine, image};
+use hybond_lab::tier2_hybond::{Daemon, Hybrid, Programs, STANDBY, Traffic, leftovers, on_stage, results};
 use hybond_wire::agent::Path;
 use hybond_wire::control::Run;
 use serde_json::json;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Packets go on for so long after the last phase.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 /// A host that a guest has left has taken everything away within this.
 const CLEAN: Duration = Duration::from_secs(30);
-/// What the agent has called the guest's virtio NIC, since the bond has its name.
-const STANDBY: &str = "eth0nsby";
 
 #[test]
 #[ignore = "boots a guest under TCG"]
 fn a_hybrid_guest_moves_between_the_namespaced_hosts() -> Result<()> {
-    let folder = results()?;
-    let programs = Programs::built()?;
-    let pair = Pair::up()?;
-    let played = play(&pair, &programs);
-    if played.is_err() {
-        let kept = folder.join("tier2.failed");
-        for node in pair.hosts() {
-            Daemon::keep_logs(node, &kept)?;
-        }
-        eprintln!("what the hosts have said is in {}", kept.display());
-    }
-    played?;
-    pair.down()
+    on_stage("tier2", play)
 }
 
-fn play(pair: &Pair, programs: &Programs) -> Result<()> {
+fn play(pair: &Pair, programs: &Programs, [source, destination]: [Daemon; 2]) -> Result<()> {
     let (src, dst) = (pair.host("src"), pair.host("dst"));
-    let (source, destination) = deploy(pair, programs)?;
     let guest = Hybrid::new("tier2");
     guest.start(src)?;
     let first = guest.wait_path(src, Path::Primary)?;
@@ -70,22 +54,6 @@ fn play(pair: &Pair, programs: &Programs) -> Result<()> {
     nothing_is_left(dst)?;
     source.stop()?;
     destination.stop()
-}
-
-fn deploy(pair: &Pair, programs: &Programs) -> Result<(Daemon, Daemon)> {
-    let image = results()?.join("tier2.initramfs");
-    let inside = [
-        (programs.agent.as_path(), "hybond-agent"),
-        (programs.probe.as_path(), "hybond-probe"),
-    ];
-    image::guest_image(&inside, &image)?;
-    let initramfs = fs::read(&image)?;
-    fs::remove_file(&image)?;
-    let deploy = |node: &Node| {
-        install(node, programs, &initramfs)?;
-        Daemon::start(node)
-    };
-    Ok((deploy(pair.host("src"))?, deploy(pair.host("dst"))?))
 }
 
 /// One migration under traffic, and everything that must be true after it.
@@ -307,10 +275,4 @@ fn both_families_reach_it(pair: &Pair, guest: &Hybrid) -> Result<()> {
 
 fn boot_id(guest: &Hybrid, node: &Node) -> Result<String> {
     guest.guest.ok(node, "cat /proc/sys/kernel/random/boot_id")
-}
-
-fn results() -> Result<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/test");
-    fs::create_dir_all(&folder)?;
-    Ok(folder.canonicalize()?)
 }

@@ -4,11 +4,14 @@ use super::guest::POOL;
 use super::programs::{Programs, top};
 use crate::Machine;
 use crate::domain::GUEST_FILES;
-use crate::tier2::{BRIDGE, Node, PF};
+use crate::tier2::{BRIDGE, Node};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+
+/// Emulated primaries of each PF: as many as an igb has VFs.
+pub const VFS_PER_PF: usize = 7;
 
 /// What hybondd has said.
 const LOG: &str = "/var/log/hybondd.log";
@@ -42,14 +45,40 @@ pub fn install(node: &Node, programs: &Programs, initramfs: &[u8]) -> Result<()>
     node.ok("set -e; mkdir -p /etc/libvirt/hooks/qemu.d\n\
          ln -sf /usr/lib/libvirt/hybond-hook /etc/libvirt/hooks/qemu.d/50-hybond\n\
          systemd-sysusers hybond.conf; systemd-tmpfiles --create hybond.conf")?;
-    let config = format!(
-        "[host]\npeer = \"{}\"\n\n[[pool]]\nname = \"{POOL}\"\npf = [\"{PF}\"]\n\
-         emulated = {{ bridge = \"{BRIDGE}\", count = 2, model = \"igb\" }}\n",
-        node.name()
-    );
-    node.write_file("/etc/hybond/hybond.toml", config.as_bytes(), "644")?;
+    let whole = PoolOn {
+        name: POOL,
+        pfs: node.pfs(),
+        vfs: VFS_PER_PF,
+    };
+    configure(node, &[whole])?;
     node.write_file(&format!("{GUEST_FILES}/initramfs"), initramfs, "644")?;
     node.reload_libvirt()
+}
+
+/// A pool of emulated primaries.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolOn<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// PFs of the host.
+    pub pfs: &'a [&'a str],
+    /// Primaries of each PF.
+    pub vfs: usize,
+}
+
+/// Writes the configuration, which counts from the daemon's next start.
+///
+/// # Errors
+/// The host cannot be written to.
+pub fn configure(node: &Node, pools: &[PoolOn<'_>]) -> Result<()> {
+    let mut config = format!("[host]\npeer = \"{}\"\n", node.name());
+    for PoolOn { name, pfs, vfs } in pools {
+        config += &format!(
+            "\n[[pool]]\nname = \"{name}\"\npf = {pfs:?}\n\
+             emulated = {{ bridge = \"{BRIDGE}\", count = {vfs}, model = \"igb\" }}\n"
+        );
+    }
+    node.write_file("/etc/hybond/hybond.toml", config.as_bytes(), "644")
 }
 
 /// What a guest has left on a host where none of hybond's is, once it is nothing or does not go within `limit`: libvirt
@@ -95,6 +124,12 @@ impl Daemon {
         );
         node.until("hybondd", &up, START)?;
         Ok(daemon)
+    }
+
+    /// Its process, as the host counts.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Ends it as systemd does.

@@ -11,6 +11,12 @@ use std::time::Duration;
 /// Name of the pool on both hosts.
 pub const POOL: &str = "lan";
 
+/// What the agent has called the guest's virtio NIC, since the bond has its name.
+pub const STANDBY: &str = "eth0nsby";
+
+/// Between two questions. Each costs a few processes, on a machine that is busy with the guests.
+const PAUSE: Duration = Duration::from_millis(300);
+
 /// A guest without KVM on a busy machine takes its time.
 const BOOT: Duration = Duration::from_secs(400);
 const MIGRATION: Duration = Duration::from_secs(400);
@@ -26,21 +32,27 @@ struct Runs {
     runs: Vec<Run>,
 }
 
-/// The usual guest of tier 2, made hybrid as a user makes it.
+/// A guest of tier 2, made hybrid as a user makes it.
 #[derive(Debug, Clone)]
 pub struct Hybrid {
-    /// Its domain as it was before hybond.
+    /// Its domain as it was before hybond. The PF of its NIC is set when it is defined, since each host has others.
     pub domain: Domain,
     /// Commands in it.
     pub guest: Guest,
 }
 
 impl Hybrid {
-    /// Under a name; nothing is done yet.
+    /// The usual guest under a name; nothing is done yet.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        Self::numbered(name, 1)
+    }
+
+    /// One of many: see [`Domain::numbered`].
+    #[must_use]
+    pub fn numbered(name: &str, number: u8) -> Self {
         Self {
-            domain: Domain::emulated(name),
+            domain: Domain::emulated(name, "").numbered(number),
             guest: Guest::new(name),
         }
     }
@@ -56,30 +68,82 @@ impl Hybrid {
     /// # Errors
     /// One of these fails, or the guest does not boot.
     pub fn start(&self, node: &Node) -> Result<()> {
+        self.define(node, &format!("--pool {POOL}"))?;
+        self.boot(node)
+    }
+
+    /// Defines the domain, and makes it hybrid with these options of `hybondctl enable`.
+    ///
+    /// # Errors
+    /// One of these fails.
+    pub fn define(&self, node: &Node, options: &str) -> Result<()> {
         let name = self.name();
         let file = format!("/root/{name}.xml");
-        node.write_file(&file, self.domain.xml().as_bytes(), "644")?;
+        let mut domain = self.domain.clone();
+        for (index, (_, pf)) in domain.nics.iter_mut().enumerate() {
+            node.pfs()[index % 2].clone_into(pf);
+        }
+        node.write_file(&file, domain.xml().as_bytes(), "644")?;
         node.ok(&format!("virsh define {file}"))?;
-        node.ok(&format!("hybondctl enable {name} --pool {POOL}"))?;
-        node.ok(&format!("virsh start {name}"))?;
+        node.ok(&format!("hybondctl enable {name} {options}"))?;
+        Ok(())
+    }
+
+    /// Starts the domain, and waits until the guest has booted.
+    ///
+    /// # Errors
+    /// It does not start, or not boot.
+    pub fn boot(&self, node: &Node) -> Result<()> {
+        node.ok(&format!("virsh start {}", self.name()))?;
         self.guest.wait_ready(node, BOOT)
     }
 
-    /// Waits until hybond has nothing more to do with it on this host and its traffic takes this path.
+    /// Waits until hybond has nothing more to do with it on this host and the traffic of its only pair takes this path.
     ///
     /// # Errors
     /// It does not within four minutes; the error has the last status.
     pub fn wait_path(&self, node: &Node, path: Path) -> Result<PairStatus> {
-        let word = serde_json::to_string(&path)?;
-        let script = format!(
-            "s=$(hybondctl --json status {}) || {{ echo \"$s\"; exit 1; }}; echo \"$s\"; \
-             echo \"$s\" | grep -q '\"stage\": *\"running\"' && echo \"$s\" | grep -q '\"active\": *{word}'",
-            self.name()
-        );
-        let what = format!("path {word} of guest {}", self.name());
-        let domains: Domains = serde_json::from_str(&node.until(&what, &script, SETTLE)?)?;
-        let domain = domains.domains.into_iter().next().context("no domain")?;
-        domain.pairs.into_iter().next().context("the domain has no pair")
+        self.wait_paths(node, path)?.pop().context("the domain has no pair")
+    }
+
+    /// As [`Hybrid::wait_path`], for all its pairs, in their order.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_paths(&self, node: &Node, path: Path) -> Result<Vec<PairStatus>> {
+        let name = self.name();
+        let mut last = String::new();
+        crate::process::until_every(
+            PAUSE,
+            &format!("path {path:?} of guest {name} on {}", node.name()),
+            SETTLE,
+            || {
+                let output = node.run(&format!("hybondctl --json status {name}"))?;
+                last = output.stdout + &output.stderr;
+                // A domain that hybond does not know yet is an error of its own.
+                let Ok(domains) = serde_json::from_str::<Domains>(&last) else {
+                    return Ok(None);
+                };
+                let domain = domains.domains.into_iter().next().context("no domain")?;
+                let there = domain.stage == "running" && domain.pairs.iter().all(|pair| pair.active == Some(path));
+                Ok(there.then_some(domain.pairs))
+            },
+        )
+        .with_context(|| last.clone())
+    }
+
+    /// Waits until the guest itself sends by its VF: what hybond says may be of before a reset.
+    ///
+    /// # Errors
+    /// It does not within four minutes.
+    pub fn wait_sends_by_vf(&self, node: &Node) -> Result<()> {
+        let what = format!("guest {} sending by its VF on {}", self.name(), node.name());
+        let mut last = None;
+        crate::process::until_every(PAUSE, &what, SETTLE, || {
+            last = self.active_nic(node)?;
+            Ok(last.as_deref().is_some_and(|nic| nic != STANDBY).then_some(()))
+        })
+        .with_context(|| format!("it sends by {last:?}"))
     }
 
     /// A plain `virsh migrate --live`.

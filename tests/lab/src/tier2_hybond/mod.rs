@@ -4,9 +4,11 @@
 mod daemon;
 mod guest;
 mod programs;
+mod stage;
 mod traffic;
 
-pub use daemon::{Daemon, install, leftovers};
-pub use guest::{Hybrid, POOL};
+pub use daemon::{Daemon, PoolOn, configure, install, leftovers};
+pub use guest::{Hybrid, POOL, STANDBY};
 pub use programs::Programs;
+pub use stage::{on_stage, results};
 pub use traffic::Traffic;

@@ -1,7 +1,9 @@
 //! hybond's programs, built for this machine and for the guest.
 
+use super::stage::results;
 use crate::process::{self, run_ok};
 use anyhow::{Context, Result, bail};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -34,12 +36,15 @@ impl Programs {
         let hosts = build(&["-p", "hybond-daemon", "-p", "hybond-cli", "-p", "hybond-hook"], false)?;
         let mut guests = build(&["-p", "hybond-agent"], true)?;
         guests.append(&mut build(&["-p", "hybond-lab", "--bin=hybond-probe"], true)?);
+        let folder = results()?.join("programs");
+        fs::create_dir_all(&folder)?;
+        let kept = |programs: &[PathBuf], name| keep(&named(programs, name)?, &folder);
         Ok(Self {
-            hybondd: named(&hosts, "hybondd")?,
-            hybondctl: named(&hosts, "hybondctl")?,
-            hook: named(&hosts, "hybond-hook")?,
-            agent: named(&guests, "hybond-agent")?,
-            probe: named(&guests, "hybond-probe")?,
+            hybondd: kept(&hosts, "hybondd")?,
+            hybondctl: kept(&hosts, "hybondctl")?,
+            hook: kept(&hosts, "hybond-hook")?,
+            agent: kept(&guests, "hybond-agent")?,
+            probe: kept(&guests, "hybond-probe")?,
         })
     }
 }
@@ -83,6 +88,16 @@ fn build(what: &[&str], is_static: bool) -> Result<Vec<PathBuf>> {
     Ok(messages
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .collect())
+}
+
+/// A copy of one: another build in the same target folder may put another one there at any time.
+fn keep(program: &Path, folder: &Path) -> Result<PathBuf> {
+    let kept = folder.join(program.file_name().context("a program has a name")?);
+    // Not into the old file: it may still run.
+    let part = kept.with_extension(format!("{}.part", std::process::id()));
+    fs::copy(program, &part).with_context(|| format!("cannot copy {}", program.display()))?;
+    fs::rename(&part, &kept)?;
+    Ok(kept)
 }
 
 fn named(programs: &[PathBuf], name: &str) -> Result<PathBuf> {

@@ -1,0 +1,281 @@
+//! What a user does with a hybrid guest beside migrating it, each test a story told on two namespaced hosts. Ignored by
+//! `cargo test`, because they boot guests: `cargo test -p hybond-lab --test lives -- --ignored --test-threads=1`.
+
+use anyhow::{Context, Result, ensure};
+use hybond_lab::tier2::Node;
+use hybond_lab::tier2_hybond::{Daemon, Hybrid, POOL, PoolOn, configure, leftovers, on_stage};
+use hybond_lab::{Machine, process};
+use hybond_wire::agent::Path;
+use hybond_wire::control::PairStatus;
+use std::time::Duration;
+
+/// A guest that starts again does so within this.
+const BOOT: Duration = Duration::from_secs(400);
+const CLEAN: Duration = Duration::from_secs(60);
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn a_guest_that_is_suspended_reset_or_rebooted_comes_back_on_its_vf() -> Result<()> {
+    on_stage("lives-reset", |pair, _, daemons| {
+        let src = pair.host("src");
+        let mut guest = Hybrid::new("lively");
+        guest.domain.restarts = true;
+        guest.start(src)?;
+        let first = on_its_vf(&guest, src)?;
+
+        src.ok("virsh suspend lively")?;
+        src.ok("virsh resume lively")?;
+        ensure!(
+            same_vf(&first, &on_its_vf(&guest, src)?),
+            "another VF after suspend and resume"
+        );
+
+        let boot = boot_id(&guest, src)?;
+        src.ok("virsh reset lively")?;
+        let boot = booted_again(&guest, src, &boot)?;
+        ensure!(same_vf(&first, &on_its_vf(&guest, src)?), "another VF after a reset");
+
+        // The guest's own reboot: QEMU stays, as after a reset, but the guest's drivers have said goodbye.
+        guest.guest.ok(src, "(sleep 1; reboot -f) >/dev/null 2>&1 &")?;
+        booted_again(&guest, src, &boot)?;
+        ensure!(same_vf(&first, &on_its_vf(&guest, src)?), "another VF after a reboot");
+
+        end(src, &["lively"])?;
+        daemons.into_iter().try_for_each(Daemon::stop)
+    })
+}
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn a_guest_that_is_destroyed_powers_off_or_crashes_leaves_nothing_and_starts_again_on_a_vf() -> Result<()> {
+    on_stage("lives-ends", |pair, _, daemons| {
+        let src = pair.host("src");
+        let guest = Hybrid::new("mortal");
+        guest.start(src)?;
+        on_its_vf(&guest, src)?;
+        end(src, &["mortal"])?;
+
+        guest.boot(src)?;
+        on_its_vf(&guest, src)?;
+        guest.guest.ok(src, "(sleep 1; poweroff -f) >/dev/null 2>&1 &")?;
+        src.until("the domain's end", "virsh domstate mortal | grep -q 'shut off'", CLEAN)?;
+        nothing_is_left(src)?;
+
+        guest.boot(src)?;
+        on_its_vf(&guest, src)?;
+        src.ok("kill -KILL $(cat /run/libvirt/qemu/mortal.pid)")?;
+        src.until("the domain's end", "virsh domstate mortal | grep -q 'shut off'", CLEAN)?;
+        nothing_is_left(src)?;
+        daemons.into_iter().try_for_each(Daemon::stop)
+    })
+}
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn libvirtd_is_restarted_under_a_running_guest_which_stays_on_its_vf_and_migrates() -> Result<()> {
+    on_stage("lives-libvirtd", |pair, _, daemons| {
+        let (src, dst) = (pair.host("src"), pair.host("dst"));
+        let guest = Hybrid::new("steady");
+        guest.start(src)?;
+        let first = on_its_vf(&guest, src)?;
+        let boot = boot_id(&guest, src)?;
+
+        src.restart_libvirt()?;
+        ensure!(
+            same_vf(&first, &on_its_vf(&guest, src)?),
+            "another VF after libvirtd's restart"
+        );
+        ensure!(boot_id(&guest, src)? == boot, "the guest has booted again");
+
+        let moved = guest.migrate(src, dst)?;
+        ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
+        on_its_vf(&guest, dst)?;
+        nothing_is_left(src)?;
+        end(dst, &["steady"])?;
+        daemons.into_iter().try_for_each(Daemon::stop)
+    })
+}
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn a_drained_guest_is_saved_and_restored_on_a_vf_and_renamed_when_it_is_off() -> Result<()> {
+    on_stage("lives-saved", |pair, _, daemons| {
+        let src = pair.host("src");
+        let guest = Hybrid::new("before");
+        guest.start(src)?;
+        on_its_vf(&guest, src)?;
+        let boot = boot_id(&guest, src)?;
+
+        src.ok("hybondctl drain before")?;
+        guest.wait_path(src, Path::Standby)?;
+        src.ok("virsh save before /root/before.save")?;
+        nothing_is_left(src)?;
+        src.ok("virsh restore /root/before.save")?;
+        on_its_vf(&guest, src)?;
+        ensure!(boot_id(&guest, src)? == boot, "the guest has booted again");
+
+        src.ok("hybondctl drain before")?;
+        src.ok("virsh destroy before")?;
+        nothing_is_left(src)?;
+        src.ok("virsh domrename before after")?;
+        let mut guest = Hybrid::new("after");
+        guest.domain.uuid.clone_from(&Hybrid::new("before").domain.uuid);
+        guest.boot(src)?;
+        on_its_vf(&guest, src)?;
+        let shown = src.ok("hybondctl status")?;
+        ensure!(shown.contains("after") && !shown.contains("before"), "{shown}");
+        end(src, &["after"])?;
+        src.ok("virsh undefine after")?;
+        daemons.into_iter().try_for_each(Daemon::stop)
+    })
+}
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn where_no_vf_is_free_one_guest_waits_for_it_and_one_that_requires_it_does_not_start() -> Result<()> {
+    on_stage("lives-last", |pair, _, [source, destination]| {
+        let src = pair.host("src");
+        // One VF in all.
+        let one = [PoolOn {
+            name: POOL,
+            pfs: &src.pfs()[1..],
+            vfs: 1,
+        }];
+        let source = configured(src, source, &one)?;
+
+        let owner = Hybrid::numbered("owner", 1);
+        owner.start(src)?;
+        let owned = on_its_vf(&owner, src)?;
+
+        let waiting = Hybrid::numbered("waiting", 2);
+        waiting.start(src)?;
+        let without = waiting.wait_path(src, Path::Standby)?;
+        ensure!(without.vf.is_none() && !without.plugged, "{without:?}");
+        let why = without.degraded.as_deref().unwrap_or_default();
+        ensure!(why.contains("every VF of pool"), "{without:?}");
+        pair.peer()
+            .until("ping of the guest that waits", "ping -c 1 -W 2 10.88.0.51", CLEAN)?;
+
+        let demanding = Hybrid::numbered("demanding", 3);
+        demanding.define(src, &format!("--pool {POOL} --policy require"))?;
+        let refused = src.run("virsh start demanding")?;
+        eprintln!("refused: {}", refused.stderr.trim());
+        ensure!(
+            !refused.success() && refused.stderr.contains("hybond: ") && refused.stderr.contains("every VF of pool"),
+            "{refused:?}"
+        );
+
+        src.ok("virsh destroy owner")?;
+        let upgraded = waiting.wait_path(src, Path::Primary)?;
+        ensure!(upgraded.vf == owned.vf && upgraded.degraded.is_none(), "{upgraded:?}");
+
+        src.ok("virsh destroy waiting")?;
+        src.ok("virsh start demanding")?;
+        demanding.guest.wait_ready(src, BOOT)?;
+        on_its_vf(&demanding, src)?;
+        end(src, &["demanding"])?;
+        source.stop()?;
+        destination.stop()
+    })
+}
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn a_domain_with_two_pairs_has_a_vf_of_each_pool_wherever_it_is() -> Result<()> {
+    on_stage("lives-two", |pair, _, [source, destination]| {
+        let (src, dst) = (pair.host("src"), pair.host("dst"));
+        let source = configured(src, source, &two_pools(src))?;
+        let destination = configured(dst, destination, &two_pools(dst))?;
+
+        let mut guest = Hybrid::new("double");
+        guest.domain.nics.push(("52:54:00:aa:01:01".into(), String::new()));
+        guest.define(src, &format!("--pool {POOL} --mac 52:54:00:aa:00:01"))?;
+        src.ok("hybondctl enable double --pool dmz --mac 52:54:00:aa:01:01")?;
+        guest.boot(src)?;
+        each_pair_is_on_its_pf(&guest, src)?;
+
+        for (from, to) in [(src, dst), (dst, src)] {
+            let moved = guest.migrate(from, to)?;
+            ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
+            each_pair_is_on_its_pf(&guest, to)?;
+            nothing_is_left(from)?;
+        }
+        end(src, &["double"])?;
+        source.stop()?;
+        destination.stop()
+    })
+}
+
+/// Pool `lan` on the first PF, `dmz` on the second.
+fn two_pools(node: &Node) -> Vec<PoolOn<'_>> {
+    let pool = |name, pfs| PoolOn { name, pfs, vfs: 2 };
+    let (first, second) = node.pfs().split_at(1);
+    vec![pool(POOL, first), pool("dmz", second)]
+}
+
+fn each_pair_is_on_its_pf(guest: &Hybrid, node: &Node) -> Result<()> {
+    let pairs = guest.wait_paths(node, Path::Primary)?;
+    let [first, second] = pairs.as_slice() else {
+        anyhow::bail!("pairs: {pairs:?}");
+    };
+    for (pair, pool, pf) in [(first, POOL, node.pfs()[0]), (second, "dmz", node.pfs()[1])] {
+        ensure!(
+            pair.pool.as_str() == pool && pair.plugged && pair.pf.as_ref().is_some_and(|p| p.as_str() == pf),
+            "{pair:?} should be on {pf}, of pool {pool}"
+        );
+        let below = node.ok(&format!("ip -o link show {}", pair.mac.standby_name()))?;
+        ensure!(below.contains(&format!("@{pf}:")), "{below}");
+    }
+    Ok(())
+}
+
+/// A daemon with other pools.
+fn configured(node: &Node, daemon: Daemon, pools: &[PoolOn<'_>]) -> Result<Daemon> {
+    daemon.stop()?;
+    configure(node, pools)?;
+    Daemon::start(node)
+}
+
+/// Waits until hybond says that the guest is on its VF, and the guest that it sends by it.
+fn on_its_vf(guest: &Hybrid, node: &Node) -> Result<PairStatus> {
+    guest.wait_sends_by_vf(node)?;
+    let pair = guest.wait_path(node, Path::Primary)?;
+    ensure!(pair.plugged && pair.vf.is_some() && pair.degraded.is_none(), "{pair:?}");
+    Ok(pair)
+}
+
+fn same_vf(one: &PairStatus, other: &PairStatus) -> bool {
+    one.vf == other.vf && one.pf == other.pf
+}
+
+fn boot_id(guest: &Hybrid, node: &Node) -> Result<String> {
+    guest.guest.ok(node, "cat /proc/sys/kernel/random/boot_id")
+}
+
+/// Waits until the guest has another boot id, and answers it.
+fn booted_again(guest: &Hybrid, node: &Node, before: &str) -> Result<String> {
+    process::until_every(Duration::from_secs(1), "another boot", BOOT, || {
+        // While it boots, it does not answer.
+        let line = "cat /proc/sys/kernel/random/boot_id";
+        let answer = guest.guest.run_within(node, line, Duration::from_secs(10));
+        let now = answer
+            .ok()
+            .filter(|answer| answer.success())
+            .map(|answer| answer.stdout);
+        Ok(now.filter(|now| now != before && !now.is_empty()))
+    })
+    .context("the guest has not booted again")
+}
+
+fn end(node: &Node, domains: &[&str]) -> Result<()> {
+    for domain in domains {
+        node.ok(&format!("virsh destroy {domain}"))?;
+    }
+    nothing_is_left(node)
+}
+
+fn nothing_is_left(node: &Node) -> Result<()> {
+    let left = leftovers(node, CLEAN)?;
+    ensure!(left.is_empty(), "left behind on {}:\n{left}", node.name());
+    Ok(())
+}
