@@ -3,6 +3,7 @@
 mod faults;
 mod hooks;
 mod lives;
+mod tuning;
 
 use super::*;
 use crate::ids::{IfName, MigrationId};
@@ -94,7 +95,7 @@ fn picture(job: Job, running: bool, plugged: bool) -> Snapshot {
     Snapshot {
         libvirt: Some((DomainSeen::Active, job)),
         qmp: Some(qmp(running, plugged)),
-        standby: [(mac(), StandbySeen { pf: pf(), up: true })].into(),
+        standby: [(mac(), standby(true))].into(),
     }
 }
 
@@ -116,7 +117,7 @@ fn qmp(running: bool, plugged: bool) -> QmpSeen {
 }
 
 fn standby(up: bool) -> StandbySeen {
-    StandbySeen { pf: pf(), up }
+    StandbySeen::made(pf(), up)
 }
 
 fn failure(reason: &str) -> Failure {
