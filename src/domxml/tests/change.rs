@@ -13,6 +13,7 @@ fn pair(n: u8) -> PairSpec {
         pool: "10GE".parse().expect("a pool"),
         policy: Policy::Prefer,
         vlan: None,
+        mtu: None,
         standby: StandbyKind::Ethernet,
     }
 }

@@ -185,8 +185,13 @@ impl Guest {
     /// With what the pools of this host ask of the paths. Without, standbys stay as they are made.
     #[must_use]
     pub fn with_paths(mut self, paths: Arc<Paths>) -> Self {
-        self.paths = paths;
+        self.set_paths(paths);
         self
+    }
+
+    /// What the pools of this host ask of the paths now.
+    pub fn set_paths(&mut self, paths: Arc<Paths>) {
+        self.paths = paths;
     }
 
     /// What must be on stable storage before the next action is carried out.
@@ -341,7 +346,6 @@ impl Guest {
         let pause = match retry {
             // Without a standby a guest that has just arrived has no path at all.
             Retry::Job | Retry::RaiseStandby(_) => self.settings.job_interval,
-            Retry::Filters if self.seen.filters.is_some() => tuning::FILTERS_INTERVAL,
             _ => self.settings.retry_after,
         };
         self.not_before.insert(retry, now + pause);

@@ -37,8 +37,7 @@ impl Guest {
                 self.no_vf(now, ask.mac, reason, pf);
             }
             (Action::ReadFilters, Outcome::Filters(filters)) => {
-                self.seen.filters = Some(filters);
-                self.later(Retry::Filters, now);
+                self.read(now, filters);
             }
             (
                 Action::MakeStandby { mac, .. }

@@ -39,7 +39,7 @@ impl Guest {
         let multicast = self.wanted_multicast(mac)?;
         let mode = match self.seen.agent_pair(mac) {
             // Nobody can say that a VF is out of the guest while the monitor is away.
-            _ if self.seen.qmp.is_none() => seen.mode,
+            _ if self.seen.qmp.is_none() || seen.mode == StandbyMode::Other => seen.mode,
             _ if !self.seen.plugged(mac) => StandbyMode::Bridge,
             Some(pair) if pair.on_primary => StandbyMode::Vepa,
             Some(_) => StandbyMode::Bridge,
@@ -91,6 +91,15 @@ impl Guest {
                 self.not_before.insert(Retry::Filters, now + AFTER_SWITCH);
             }
         }
+    }
+
+    /// Takes what the guest wants. What was asked before a switch and is answered after it is nobody's.
+    pub(super) fn read(&mut self, now: Millis, filters: BTreeMap<Mac, Multicast>) {
+        if self.seen.filters_fresh || self.seen.filters.is_some() {
+            self.seen.filters = Some(filters);
+        }
+        let next = self.not_before.entry(Retry::Filters).or_insert(0);
+        *next = (*next).max(now + FILTERS_INTERVAL);
     }
 
     /// What its guest wants decides what its standby takes.

@@ -30,6 +30,7 @@ fn spec(policy: Policy) -> DomainSpec {
         pool: "lan".parse().expect("name"),
         policy,
         vlan: None,
+        mtu: None,
         standby: StandbyKind::Ethernet,
     };
     DomainSpec {

@@ -177,6 +177,18 @@ fn what_cannot_be_had_is_made_up_for_by_taking_everything() {
 }
 
 #[test]
+fn what_was_asked_before_a_switch_and_answered_after_it_does_not_count() {
+    let mut guest = at_rest(MulticastPolicy::Follow);
+    tuned(&mut guest, 0, StandbyMode::Vepa, Multicast::Everything);
+    assert_eq!(guest.poll(0), Some(Action::ReadFilters));
+    guest.handle(10, Event::AgentState(mac(), agent(false, false)));
+    guest.complete(11, Ok(Outcome::Filters([(mac(), Multicast::asked(false, []))].into())));
+    tuned(&mut guest, 11, StandbyMode::Bridge, Multicast::Everything);
+    assert_eq!(guest.poll(12), None);
+    assert_eq!(guest.next_deadline(12), Some(1_010));
+}
+
+#[test]
 fn a_pool_may_want_everything_or_nothing_whatever_the_guest_asks_for() {
     let mut guest = at_rest(MulticastPolicy::Everything);
     tuned(&mut guest, 0, StandbyMode::Vepa, Multicast::Everything);
