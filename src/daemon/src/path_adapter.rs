@@ -4,9 +4,10 @@
 use crate::adapters::{Adapters, GuestLinks, because, failure, primary_of};
 use hybond_core::guest::{Failure, Outcome};
 use hybond_core::handover::Handover;
-use hybond_core::ids::{Bdf, Mac};
+use hybond_core::ids::{Bdf, Mac, PoolName};
 use hybond_core::paths::{Multicast, PathSeen, StandbyMode, difference, wanted_mtu};
 use hybond_core::pool::Lease;
+use hybond_wire::control::HandoverStatus;
 use std::collections::BTreeMap;
 
 impl Adapters {
@@ -16,6 +17,25 @@ impl Adapters {
         let row = pair.and_then(|pair| self.pools.paths().handover(&pair.pool, &lease.vf.pf));
         // A pair that the domain no longer has, or a pool that the host no longer has: all is taken back.
         row.unwrap_or_else(|| Handover::of(None, Default::default()))
+    }
+
+    /// How addresses are handed over on the PFs of one pool, or of all, for people.
+    pub(crate) fn handovers(&self, pool: Option<&PoolName>) -> Vec<HandoverStatus> {
+        let pools = self.paths.0.iter().filter(|(name, _)| pool.is_none_or(|wanted| wanted == *name));
+        let mut rows: Vec<HandoverStatus> = Vec::new();
+        for (pf, row) in pools.flat_map(|(_, paths)| &paths.handover) {
+            let status = HandoverStatus {
+                pf: pf.clone(),
+                driver: self.sysfs.bdf_of(pf).and_then(|bdf| self.sysfs.driver(bdf)).ok().flatten(),
+                row: row.to_string(),
+                source: row.source.to_owned(),
+            };
+            // Two pools may share a PF.
+            if !rows.contains(&status) {
+                rows.push(status);
+            }
+        }
+        rows
     }
 
     pub(crate) fn lease_of(&self, links: &GuestLinks, mac: Mac) -> Option<Lease> {
