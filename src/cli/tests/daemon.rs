@@ -5,7 +5,8 @@ mod common;
 use common::{Daemon, hybondctl};
 use hybond_wire::agent;
 use hybond_wire::control::{
-    DomainStatus, ErrorKind, HandoverStatus, HostStatus, LeaseStatus, PairStatus, Phase, PoolStatus, Request, Response, Run, VfStatus,
+    DomainStatus, ErrorKind, HandoverStatus, HostStatus, LeaseStatus, PairStatus, Phase, PoolStatus, Request, Response,
+    Run, VfStatus,
 };
 use std::path::Path;
 
@@ -115,7 +116,11 @@ fn pools() -> Response {
     let vfs = vec![vf("0000:01:10.0", None), vf("0000:01:10.2", Some(lease))];
     let name = "10GE".parse().expect("a pool");
     Response::Pools {
-        pools: vec![PoolStatus { name, vfs, handover: handover() }],
+        pools: vec![PoolStatus {
+            name,
+            vfs,
+            handover: handover(),
+        }],
     }
 }
 

@@ -435,10 +435,11 @@ impl Adapters {
             min_tx_mbps: pool.as_ref().and_then(|pool| pool.min_tx_rate).map(|_| 0),
             max_tx_mbps: pool.as_ref().and_then(|pool| pool.max_tx_rate).map(|_| 0),
         };
-        collect(
-            &mut errors,
-            self.netlink.set_vf(&lease.vf.pf, lease.vf.index, &clear).await,
-        );
+        match self.netlink.set_vf(&lease.vf.pf, lease.vf.index, &clear).await {
+            // The driver took it, and no more can be known: the VF is not kept from the pool for ever for that.
+            Err(hybond_netlink::Error::VfUnreported { .. }) => {}
+            result => collect(&mut errors, result),
+        }
         if self.way != PlugWay::Libvirt {
             collect(&mut errors, self.sysfs.unbind_vfio(bdf).await);
         }

@@ -21,12 +21,21 @@ impl Adapters {
 
     /// How addresses are handed over on the PFs of one pool, or of all, for people.
     pub(crate) fn handovers(&self, pool: Option<&PoolName>) -> Vec<HandoverStatus> {
-        let pools = self.paths.0.iter().filter(|(name, _)| pool.is_none_or(|wanted| wanted == *name));
+        let pools = self
+            .paths
+            .0
+            .iter()
+            .filter(|(name, _)| pool.is_none_or(|wanted| wanted == *name));
         let mut rows: Vec<HandoverStatus> = Vec::new();
         for (pf, row) in pools.flat_map(|(_, paths)| &paths.handover) {
             let status = HandoverStatus {
                 pf: pf.clone(),
-                driver: self.sysfs.bdf_of(pf).and_then(|bdf| self.sysfs.driver(bdf)).ok().flatten(),
+                driver: self
+                    .sysfs
+                    .bdf_of(pf)
+                    .and_then(|bdf| self.sysfs.driver(bdf))
+                    .ok()
+                    .flatten(),
                 row: row.to_string(),
                 source: row.source.to_owned(),
             };

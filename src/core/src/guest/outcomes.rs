@@ -39,15 +39,12 @@ impl Guest {
             (Action::ReadFilters, Outcome::Filters(filters)) => {
                 self.read(now, filters);
             }
-            (
-                Action::MakeStandby { mac, .. }
-                | Action::RaiseStandby(mac)
-                | Action::LowerStandby(mac)
-                | Action::TuneStandby { mac, .. },
-                Outcome::Standby(standby),
-            ) => {
+            (Action::MakeStandby { mac, .. } | Action::RaiseStandby(mac), Outcome::Standby(standby)) => {
                 self.seen.standby.insert(*mac, standby);
                 self.degraded.remove(mac);
+            }
+            (Action::LowerStandby(mac) | Action::TuneStandby { mac, .. }, Outcome::Standby(standby)) => {
+                self.seen.standby.insert(*mac, standby);
             }
             (Action::AskDrain { .. }, _) => self.drained = true,
             (Action::PrepareVf { lease, .. }, _) => {
@@ -156,7 +153,9 @@ impl Guest {
         self.meanwhile.clear();
         self.look_again = false;
         let comes = self.comes();
-        if let (Some(mac), false) = (action.mac(), comes) {
+        // A pair whose standby cannot be tuned is on the path that it is to be on: the journal has it.
+        let tunes = matches!(action, Action::LowerStandby(_) | Action::TuneStandby { .. });
+        if let (Some(mac), false) = (action.mac(), comes || tunes) {
             self.degraded.insert(mac, reason.clone());
         }
         match action {

@@ -96,7 +96,10 @@ impl Netlink {
                 .await?;
         }
         let after = self.vf(pf, index).await?;
-        match differences(index, config, &after).into_iter().next() {
+        // What is known to differ is told before what nobody can tell.
+        let mut left = differences(index, config, &after);
+        left.sort_by_key(|difference| difference.found.is_none());
+        match left.into_iter().next() {
             None => Ok(Change::Made),
             Some(Difference {
                 attribute,

@@ -189,6 +189,37 @@ fn what_was_asked_before_a_switch_and_answered_after_it_does_not_count() {
 }
 
 #[test]
+fn why_a_guest_is_on_its_standby_is_not_forgotten_when_that_takes_another_group() {
+    let mut record = record(Stage::Running);
+    record.pairs.insert(
+        mac(),
+        PairRecord {
+            pf: Some(pf()),
+            ..PairRecord::default()
+        },
+    );
+    let mut guest =
+        Guest::new(record, Settings::default()).with_paths(paths(MulticastPolicy::Follow, WhilePrimary::Keep));
+    expect(
+        &mut guest,
+        0,
+        Action::Look { libvirt: true },
+        Outcome::Looked(picture(Job::None, true, false)),
+    );
+    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
+    guest.complete(
+        0,
+        Ok(Outcome::NoVf {
+            reason: "every VF is leased".into(),
+            pf: None,
+        }),
+    );
+    read(&mut guest, 0, solicited());
+    tuned(&mut guest, 0, StandbyMode::Bridge, solicited());
+    assert_eq!(guest.degraded(mac()), Some("every VF is leased"));
+}
+
+#[test]
 fn a_pool_may_want_everything_or_nothing_whatever_the_guest_asks_for() {
     let mut guest = at_rest(MulticastPolicy::Everything);
     tuned(&mut guest, 0, StandbyMode::Vepa, Multicast::Everything);
