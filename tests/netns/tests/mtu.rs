@@ -52,15 +52,16 @@ fn a_pf_that_carries_less_than_the_pool_says_is_named_with_the_remedy() {
 #[test]
 fn a_sub_interface_of_hybonds_is_widened_and_another_is_named() {
     on_a_host(|host| async move {
-        if let Err(Error::NoModule { .. }) = host.netlink.make_standby(&jumbo(Some(7))).await {
-            return;
-        }
         // Made when the PF carried less, for a pool that needs no more.
         let small = StandbySpec {
             vlan: Some(7),
             ..standby()
         };
-        host.netlink.make_standby(&small).await.expect("made");
+        match host.netlink.make_standby(&small).await {
+            // This kernel has no 8021q; tests/vlan.rs says how that is told.
+            Err(Error::NoModule { .. }) => return,
+            made => assert_eq!(made.expect("made"), Change::Made),
+        }
         host.ip("link set pf mtu 9216");
         assert_eq!(mtu(&host).await, 1500);
         assert_eq!(

@@ -153,6 +153,8 @@ pub(super) struct Seen {
     pub filters: Option<BTreeMap<Mac, Multicast>>,
     /// They were asked for, or are being, and no change was told since.
     pub filters_fresh: bool,
+    /// The traffic has changed its path since they were asked for.
+    pub filters_void: bool,
 }
 
 impl Seen {

@@ -87,6 +87,7 @@ impl Guest {
         if paths(before) != paths(self.seen.agent.as_ref()) {
             self.seen.filters = None;
             self.seen.filters_fresh = false;
+            self.seen.filters_void = true;
             if self.record.macs().iter().any(|mac| self.follows(*mac)) {
                 self.not_before.insert(Retry::Filters, now + AFTER_SWITCH);
             }
@@ -95,7 +96,7 @@ impl Guest {
 
     /// Takes what the guest wants. What was asked before a switch and is answered after it is nobody's.
     pub(super) fn read(&mut self, now: Millis, filters: BTreeMap<Mac, Multicast>) {
-        if self.seen.filters_fresh || self.seen.filters.is_some() {
+        if !self.seen.filters_void {
             self.seen.filters = Some(filters);
         }
         let next = self.not_before.entry(Retry::Filters).or_insert(0);
@@ -116,6 +117,7 @@ impl Guest {
         }
         // From now on, for a change that is told before the answer is here is not in the answer.
         self.seen.filters_fresh = true;
+        self.seen.filters_void = false;
         Some(Action::ReadFilters)
     }
 }

@@ -358,11 +358,9 @@ fn describe(link: &Link, below: &[Link]) -> Result<StandbyLink> {
     };
     let mac = link.mac.and_then(|octets| Mac::from_octets(octets).ok());
     let lower = at(link.lower).ok_or_else(gone)?;
-    let bottom = at(lower.lower);
-    let mtu = link
-        .mtu
-        .min(lower.mtu)
-        .min(bottom.map_or(u32::MAX, |bottom| bottom.mtu));
+    // What a veth is over is its other end.
+    let bottom = at(lower.lower).filter(|_| matches!(lower.kind, Kind::Vlan { .. }));
+    let mtu = link.mtu.min(lower.mtu).min(bottom.map_or(u32::MAX, |bottom| bottom.mtu));
     let vlan = match (&lower.kind, bottom) {
         (Kind::Vlan { id }, Some(bottom)) => Some(VlanBelow {
             id: *id,

@@ -36,8 +36,11 @@ impl Netlink {
         let change = LinkUnspec::new_with_index(link.index)
             .append_extra_attribute(LinkAttribute::LinkInfo(info))
             .build();
-        self.change_link(format!("set {} to mode {word}", link.name), change)
-            .await?;
+        // What is a kind's own is changed by RTM_NEWLINK only; RTM_SETLINK takes it and does nothing (`do_setlink()`).
+        self.request(format!("set {} to mode {word}", link.name), |handle| async move {
+            handle.link().change(change).execute().await
+        })
+        .await?;
         let found = self.required(&link.name).await?;
         match mode_of(&found.kind) {
             kept if kept == word => Ok(Change::Made),
