@@ -113,6 +113,7 @@ fn pair(mac: Mac, what: &Enable) -> PairSpec {
         pool: what.pool.clone(),
         policy: what.policy.into(),
         vlan: what.vlan,
+        mtu: None,
         standby,
     }
 }

@@ -7,7 +7,7 @@ use crate::time::{ago, now_ms};
 use hybond_core::ids::PoolName;
 use hybond_core::spec::Policy;
 use hybond_wire::agent;
-use hybond_wire::control::{DomainStatus, HostStatus, PairStatus, PoolStatus, Request, Response};
+use hybond_wire::control::{DomainStatus, HandoverStatus, HostStatus, PairStatus, PoolStatus, Request, Response};
 use serde::Serialize;
 use std::path::Path;
 
@@ -154,7 +154,27 @@ fn pools_text(pools: &[PoolStatus]) -> String {
         let free = pool.vfs.iter().filter(|vf| vf.lease.is_none()).count();
         text += &format!("{}: {free} of {} free\n", pool.name, pool.vfs.len());
     }
-    text
+    text + &handover_text(&pools.iter().flat_map(|pool| &pool.handover).collect::<Vec<_>>(), false)
+}
+
+/// How MACs are handed over on each PF, and why if `whole`.
+fn handover_text(rows: &[&HandoverStatus], whole: bool) -> String {
+    let mut text = String::new();
+    for (n, row) in rows.iter().enumerate() {
+        // Two pools may share a PF.
+        if rows.iter().position(|other| other == row) != Some(n) {
+            continue;
+        }
+        let driver = row.driver.as_deref().map_or_else(|| "no driver".to_owned(), plain);
+        text += &format!("{} ({driver}): {}\n", row.pf, plain(&row.row));
+        if whole {
+            text += &format!("  {}\n", plain(&row.source));
+        }
+    }
+    match text.is_empty() {
+        true => text,
+        false => format!("\nhow MACs are handed over:\n{text}"),
+    }
 }
 
 /// `hybondctl host`.
@@ -170,6 +190,7 @@ fn host_text(host: &HostStatus) -> String {
         vec!["plugs VFs by".to_owned(), plain(&host.plug)],
         vec!["because".to_owned(), plain(&host.plug_reason)],
     ]);
+    text += &handover_text(&host.handover.iter().collect::<Vec<_>>(), true);
     if host.plug == "libvirt" {
         text.push_str(
             "A domain with a plugged VF is refused by 'virsh migrate' here; use 'hybondctl migrate', or 'hybondctl drain' first.\n",

@@ -5,7 +5,8 @@ mod common;
 use common::{Daemon, hybondctl};
 use hybond_wire::agent;
 use hybond_wire::control::{
-    DomainStatus, ErrorKind, HostStatus, LeaseStatus, PairStatus, Phase, PoolStatus, Request, Response, Run, VfStatus,
+    DomainStatus, ErrorKind, HandoverStatus, HostStatus, LeaseStatus, PairStatus, Phase, PoolStatus, Request, Response,
+    Run, VfStatus,
 };
 use std::path::Path;
 
@@ -91,6 +92,15 @@ fn a_host_without_hybrid_domains_says_so() {
     );
 }
 
+fn handover() -> Vec<HandoverStatus> {
+    vec![HandoverStatus {
+        pf: "enp1s0f0".parse().expect("a name"),
+        driver: Some("igb".to_owned()),
+        row: "set_mac = \"before-plug\", clear_mac = true, standby = \"keep\"".to_owned(),
+        source: "measured".to_owned(),
+    }]
+}
+
 fn pools() -> Response {
     let vf = |address: &str, lease| VfStatus {
         vf: address.parse().expect("a VF"),
@@ -106,7 +116,11 @@ fn pools() -> Response {
     let vfs = vec![vf("0000:01:10.0", None), vf("0000:01:10.2", Some(lease))];
     let name = "10GE".parse().expect("a pool");
     Response::Pools {
-        pools: vec![PoolStatus { name, vfs }],
+        pools: vec![PoolStatus {
+            name,
+            vfs,
+            handover: handover(),
+        }],
     }
 }
 
@@ -118,6 +132,9 @@ POOL  VF            PF        NUMA  HELD BY
 10GE  0000:01:10.0  enp1s0f0  0     -
 10GE  0000:01:10.2  enp1s0f0  0     web-1 52:54:00:aa:00:01
 10GE: 1 of 2 free
+
+how MACs are handed over:
+enp1s0f0 (igb): set_mac = \"before-plug\", clear_mac = true, standby = \"keep\"
 ";
     assert_eq!(hybondctl(&daemon.socket(), &["pool"]).ok(), expected);
     let outcome = hybondctl(&daemon.socket(), &["pool", "25GE"]);
@@ -131,6 +148,7 @@ fn about(plug: &str) -> Response {
             peer: "node1.example.org:16515".parse().expect("a peer"),
             plug: plug.to_owned(),
             plug_reason: "the kernel has no iommufd".to_owned(),
+            handover: handover(),
         },
     }
 }
@@ -143,6 +161,10 @@ release            0.1.0
 peers reach it as  node1.example.org:16515
 plugs VFs by       group
 because            the kernel has no iommufd
+
+how MACs are handed over:
+enp1s0f0 (igb): set_mac = \"before-plug\", clear_mac = true, standby = \"keep\"
+  measured
 ";
     assert_eq!(hybondctl(&daemon.socket(), &["host"]).ok(), expected);
     let text = hybondctl(&daemon.socket(), &["host"]).ok();

@@ -110,6 +110,7 @@ fn libvirt_keeps_what_hybond_writes() {
         pool: "10GE".parse().expect("a pool"),
         policy: Policy::Require,
         vlan: Some(42),
+        mtu: None,
         standby: StandbyKind::Ethernet,
     };
     let domain = connection.lookup_domain_by_name("web-1").expect("it is there");
@@ -148,6 +149,7 @@ fn host(plug: &str) -> Response {
             peer: "node1".parse().expect("a peer"),
             plug: plug.to_owned(),
             plug_reason: "set in the configuration".to_owned(),
+            handover: Vec::new(),
         },
     }
 }

@@ -14,11 +14,13 @@ mod error;
 mod file;
 pub mod inventory;
 mod load;
+mod paths;
 mod pool;
 mod selector;
 mod there;
 
 pub use error::ConfigError;
+pub use paths::paths;
 pub use pool::{Emulated, Pool};
 pub use selector::{PciId, Selector, VfRange};
 

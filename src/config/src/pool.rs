@@ -1,9 +1,14 @@
 //! A pool, as it is written.
 
 use crate::selector::{PciId, Selector, VfRange, many};
+use hybond_core::handover::HandoverOverride;
 use hybond_core::ids::{Bdf, IfName, PoolName};
+use hybond_core::paths::MulticastPolicy;
 use hybond_vfio::emulated::EmulatedModel;
 use serde::Deserialize;
+
+/// MTUs that IPv6 and Ethernet allow (RFC 8200, `ETH_MAX_MTU`).
+const MTU: std::ops::RangeInclusive<u32> = 1280..=65535;
 
 /// One pool. The values of one selector are alternatives; different selectors narrow each other.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -33,19 +38,23 @@ pub struct Pool {
     pub trust: Option<bool>,
     /// Drop frames of other source addresses. Left as it is where not given.
     pub spoofchk: Option<bool>,
-    /// Let the standby's macvtap take every multicast frame. IPv6 neighbour discovery needs the guest's groups.
-    #[serde(default = "yes")]
-    pub allmulticast: bool,
+    /// What a VF in use may send at least, in Mbit/s. Left as it is where not given.
+    pub min_tx_rate: Option<u32>,
+    /// What a VF in use may send at most, in Mbit/s. Left as it is where not given.
+    pub max_tx_rate: Option<u32>,
+    /// Packets of this size pass both paths. As the PF has it where not given.
+    pub mtu: Option<u32>,
+    /// Let the standby's macvtap take every multicast frame, or none; what the guest wants where not given.
+    pub allmulticast: Option<bool>,
+    /// In place of the row of the PF's driver.
+    #[serde(default)]
+    pub handover: HandoverOverride,
     /// Emulated primaries in place of VFs, for machines without SR-IOV.
     pub emulated: Option<Emulated>,
 }
 
 fn igb() -> EmulatedModel {
     EmulatedModel::Igb
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Emulated primaries: QEMU NICs on taps.
@@ -75,7 +84,11 @@ impl Pool {
             devices: Vec::new(),
             trust: None,
             spoofchk: None,
-            allmulticast: yes(),
+            min_tx_rate: None,
+            max_tx_rate: None,
+            mtu: None,
+            allmulticast: None,
+            handover: HandoverOverride::default(),
             emulated: None,
         }
     }
@@ -89,6 +102,16 @@ impl Pool {
         let numa_node = self.numa_node.iter().copied().map(Selector::NumaNode);
         let pf_driver = self.pf_driver.iter().cloned().map(Selector::PfDriver);
         pf.chain(vf).chain(pci_id).chain(numa_node).chain(pf_driver).collect()
+    }
+
+    /// What standbys take.
+    #[must_use]
+    pub fn multicast(&self) -> MulticastPolicy {
+        match self.allmulticast {
+            None => MulticastPolicy::Follow,
+            Some(true) => MulticastPolicy::Everything,
+            Some(false) => MulticastPolicy::Nothing,
+        }
     }
 
     /// What is wrong with it as a whole, and how to mend it.
@@ -108,6 +131,18 @@ impl Pool {
                  emulated"
             ));
         }
-        None
+        if self.mtu.is_some_and(|mtu| !MTU.contains(&mtu)) {
+            return Some(format!(
+                "pool {name}: mtu is {} to {} bytes",
+                MTU.start(),
+                MTU.end()
+            ));
+        }
+        match (self.min_tx_rate, self.max_tx_rate) {
+            (Some(min), Some(max)) if max != 0 && min > max => Some(format!(
+                "pool {name}: min_tx_rate, {min}, must not be more than max_tx_rate, {max} (0 is no limit)"
+            )),
+            _ => None,
+        }
     }
 }

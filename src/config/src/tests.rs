@@ -175,3 +175,28 @@ fn the_example_that_is_installed_is_valid_as_it_is_and_with_every_line_in_use() 
     let selectors = |name: &str| config.pools[&name.parse().expect("a name")].selectors().len();
     assert_eq!((selectors("lan"), selectors("10GE")), (7, 0));
 }
+
+#[test]
+fn what_both_paths_are_to_be_is_said_by_the_pool() {
+    let written = |keys: &str| format!("[[pool]]\nname = 'lan'\npf = ['pf0']\n{keys}\n");
+    let of = |keys: &str| {
+        let mut config = load(&written(keys), "").expect("valid");
+        config.pools.pop_first().expect("a pool").1
+    };
+    use hybond_core::paths::MulticastPolicy;
+    assert_eq!(of("").multicast(), MulticastPolicy::Follow);
+    assert_eq!(of("allmulticast = true").multicast(), MulticastPolicy::Everything);
+    assert_eq!(of("allmulticast = false").multicast(), MulticastPolicy::Nothing);
+    let full = of("mtu = 9000\nmin_tx_rate = 100\nmax_tx_rate = 1000\nhandover = { standby = 'drop' }");
+    assert_eq!(
+        (full.mtu, full.min_tx_rate, full.max_tx_rate),
+        (Some(9000), Some(100), Some(1000))
+    );
+    assert!(full.handover.standby.is_some() && full.handover.set_mac.is_none());
+
+    let wrong = |keys: &str| problem(&written(keys), "");
+    assert!(wrong("mtu = 100").contains("pool lan: mtu is 1280 to 65535 bytes"));
+    assert!(wrong("min_tx_rate = 2000\nmax_tx_rate = 1000").contains("must not be more than max_tx_rate, 1000"));
+    let text = wrong("handover = { standby = 'up' }");
+    assert!(text.contains("keep") && text.contains("drop"), "{text}");
+}

@@ -4,7 +4,9 @@
 //! lets the tests step two hosts on virtual time and crash either of them at any point.
 
 pub mod guest;
+pub mod handover;
 pub mod ids;
+pub mod paths;
 pub mod pool;
 pub mod spec;
 

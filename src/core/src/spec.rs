@@ -47,6 +47,9 @@ pub struct PairSpec {
     /// VLAN of both paths, 1–4094. `None` is untagged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
+    /// MTU that the guest is told of (`<mtu size=…>`), in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// The standby in the XML.
     pub standby: StandbyKind,
 }

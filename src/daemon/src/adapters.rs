@@ -6,7 +6,9 @@ use hybond_config::{Config, Pool};
 use hybond_core::guest::{
     Action, AgentPair, DomainSeen, Failure, Job, MigrationSeen, Outcome, QmpSeen, Snapshot, StandbySeen,
 };
+use hybond_core::handover::SetMac;
 use hybond_core::ids::{Bdf, DomainId, IfName, Mac, PeerAddr};
+use hybond_core::paths::MulticastPolicy;
 use hybond_core::pool::{Ask, Lease, PoolBook};
 use hybond_core::spec::PairSpec;
 use hybond_guest::GuestHandle;
@@ -62,7 +64,7 @@ pub struct GuestLinks {
 }
 
 impl GuestLinks {
-    fn pair(&self, mac: Mac) -> Option<&PairSpec> {
+    pub(crate) fn pair(&self, mac: Mac) -> Option<&PairSpec> {
         self.pairs.iter().find(|pair| pair.mac == mac)
     }
 }
@@ -80,11 +82,11 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn failure(error: impl Error) -> Failure {
+pub(crate) fn failure(error: impl Error) -> Failure {
     Failure { reason: chain(&error) }
 }
 
-fn because(reason: impl Into<String>) -> Failure {
+pub(crate) fn because(reason: impl Into<String>) -> Failure {
     Failure { reason: reason.into() }
 }
 
@@ -169,6 +171,13 @@ impl Adapters {
                     .map_err(failure)?;
                 self.standby(mac).await
             }
+            Action::LowerStandby(mac) => {
+                let name = mac.standby_name();
+                self.netlink.set_standby_up(&name, false).await.map_err(failure)?;
+                self.standby(mac).await
+            }
+            Action::ReadFilters => Self::read_filters(&links).await,
+            Action::TuneStandby { mac, mode, multicast } => self.tune_standby(mac, mode, &multicast).await,
             Action::AskDrain { peer, migration } => {
                 let within = self.config.guest.drain_within;
                 let request = peer::Request::Drain {
@@ -258,10 +267,13 @@ impl Adapters {
         Ok(link.map(|link| StandbySeen {
             pf: link.pf().clone(),
             up: link.up,
+            vlan: link.vlan.as_ref().map(|vlan| vlan.id),
+            mode: link.mode,
+            multicast: link.multicast,
         }))
     }
 
-    async fn standby(&self, mac: Mac) -> Result<Outcome, Failure> {
+    pub(crate) async fn standby(&self, mac: Mac) -> Result<Outcome, Failure> {
         let seen = self.standby_seen(mac).await?;
         seen.map(Outcome::Standby)
             .ok_or_else(|| because(format!("macvtap {} has vanished", mac.standby_name())))
@@ -278,7 +290,7 @@ impl Adapters {
         }
     }
 
-    fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<Pool> {
+    pub(crate) fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<Pool> {
         self.pools.get(&links.pair(mac)?.pool)
     }
 
@@ -289,14 +301,17 @@ impl Adapters {
         lower: IfName,
         vlan: Option<u16>,
     ) -> Result<Outcome, Failure> {
-        let allmulticast = self.pool_of(links, mac).is_some_and(|pool| pool.allmulticast);
+        let pool = self.pool_of(links, mac);
+        let nothing = pool.is_some_and(|pool| pool.multicast() == MulticastPolicy::Nothing);
         // The domain does not run when this is asked for: one that is in the way is of an earlier life.
         let spec = StandbySpec {
             name: mac.standby_name(),
             mac,
             lower,
             vlan,
-            allmulticast,
+            // Until it is known what the guest wants.
+            allmulticast: !nothing,
+            mtu: self.mtu(links, mac)?,
             replace: true,
         };
         self.netlink.make_standby(&spec).await.map_err(failure)?;
@@ -311,18 +326,21 @@ impl Adapters {
         // libvirt sets them from its XML when it attaches the VF, and puts back what it found when the VF is gone: after
         // `ResetVf`, so what it finds must not be the pair's.
         let ours = self.way != PlugWay::Libvirt;
+        let gives_mac = ours && self.handover(links, lease).set_mac == SetMac::BeforePlug;
         let config = VfConfig {
-            mac: ours.then(|| lease.mac.octets()),
+            mac: gives_mac.then(|| lease.mac.octets()),
             vlan: ours.then(|| vlan.unwrap_or(0)),
             trust: pool.as_ref().and_then(|pool| pool.trust),
             spoofchk: pool.as_ref().and_then(|pool| pool.spoofchk),
-            ..VfConfig::default()
+            min_tx_mbps: pool.as_ref().and_then(|pool| pool.min_tx_rate),
+            max_tx_mbps: pool.as_ref().and_then(|pool| pool.max_tx_rate),
         };
         self.netlink
             .set_vf(&lease.vf.pf, lease.vf.index, &config)
             .await
             .map_err(failure)?;
-        if self.way != PlugWay::Libvirt {
+        if ours {
+            self.same_paths(links, lease.mac, Some(lease)).await?;
             self.sysfs.bind_vfio(bdf).await.map_err(failure)?;
         }
         Ok(Outcome::Done)
@@ -407,15 +425,21 @@ impl Adapters {
             }
         }
         // After DEVICE_DELETED only: on igb a change of the MAC resets the VF, and while it is plugged both paths go silent.
+        let pool = self.pool_of(links, lease.mac);
         let clear = VfConfig {
-            mac: Some([0; 6]),
+            mac: self.handover(links, lease).clear_mac.then_some([0; 6]),
             vlan: Some(0),
-            ..VfConfig::default()
+            // What drivers begin with, where the pool says otherwise.
+            trust: pool.as_ref().and_then(|pool| pool.trust).map(|_| false),
+            spoofchk: pool.as_ref().and_then(|pool| pool.spoofchk).map(|_| true),
+            min_tx_mbps: pool.as_ref().and_then(|pool| pool.min_tx_rate).map(|_| 0),
+            max_tx_mbps: pool.as_ref().and_then(|pool| pool.max_tx_rate).map(|_| 0),
         };
-        collect(
-            &mut errors,
-            self.netlink.set_vf(&lease.vf.pf, lease.vf.index, &clear).await,
-        );
+        match self.netlink.set_vf(&lease.vf.pf, lease.vf.index, &clear).await {
+            // The driver took it, and no more can be known: the VF is not kept from the pool for ever for that.
+            Err(hybond_netlink::Error::VfUnreported { .. }) => {}
+            result => collect(&mut errors, result),
+        }
         if self.way != PlugWay::Libvirt {
             collect(&mut errors, self.sysfs.unbind_vfio(bdf).await);
         }
@@ -427,7 +451,12 @@ impl Adapters {
             .agent
             .as_ref()
             .ok_or_else(|| because("the guest's agent channel is not known"))?;
-        let (overlap, within) = (self.config.guest.overlap_ms, self.config.switch_within);
+        let lease = self.lease_of(links, mac);
+        // The guest stays on the path that works where the other is not the same.
+        self.same_paths(links, mac, lease.as_ref()).await?;
+        let own = lease.and_then(|lease| self.handover(links, &lease).overlap_ms);
+        let overlap = own.unwrap_or(self.config.guest.overlap_ms);
+        let within = self.config.switch_within;
         let state = if to_primary {
             agent.failback(mac, overlap, within).await
         } else {

@@ -3,6 +3,7 @@
 mod adapters;
 mod api;
 mod logging;
+mod path_adapter;
 mod pools;
 mod shared;
 mod startup;

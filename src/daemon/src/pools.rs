@@ -5,6 +5,7 @@ use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_config::{Config, ConfigError, Pool, inventory};
 use hybond_core::ids::PoolName;
+use hybond_core::paths::Paths;
 use hybond_core::pool::Vf;
 use hybond_vfio::{PlugWay, Sysfs, Uevents};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,26 +14,33 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
 
-/// The pools as they are configured now, for the guests' tasks.
+/// The pools as they are configured now, and what they and the drivers of their PFs ask of the paths: for the guests' tasks.
 #[derive(Debug)]
-pub struct Pools(RwLock<BTreeMap<PoolName, Pool>>);
+pub struct Pools(RwLock<(BTreeMap<PoolName, Pool>, Arc<Paths>)>);
 
 impl Pools {
     /// With what was read at the start.
     #[must_use]
-    pub fn new(pools: BTreeMap<PoolName, Pool>) -> Self {
-        Self(RwLock::new(pools))
+    pub fn new(pools: BTreeMap<PoolName, Pool>, paths: Paths) -> Self {
+        Self(RwLock::new((pools, Arc::new(paths))))
     }
 
     /// A pool's settings.
     #[must_use]
     pub fn get(&self, name: &PoolName) -> Option<Pool> {
         let pools = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        pools.get(name).cloned()
+        pools.0.get(name).cloned()
     }
 
-    fn set(&self, pools: BTreeMap<PoolName, Pool>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = pools;
+    /// What they ask of the paths.
+    #[must_use]
+    pub fn paths(&self) -> Arc<Paths> {
+        let pools = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&pools.1)
+    }
+
+    fn set(&self, pools: BTreeMap<PoolName, Pool>, paths: Paths) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (pools, Arc::new(paths));
     }
 }
 
@@ -64,8 +72,8 @@ impl Reader {
         }
     }
 
-    /// What the machine has for the pools now. Waits while a number of VFs is being written.
-    pub fn look(&mut self) -> BTreeMap<PoolName, Vec<Vf>> {
+    /// What the machine has for the pools now, and what is asked of the paths. Waits while a number of VFs is being written.
+    pub fn look(&mut self) -> (BTreeMap<PoolName, Vec<Vf>>, Paths) {
         let found = inventory::read(&self.sysfs, &self.config.pools);
         let warnings: BTreeSet<String> = found.warnings.iter().map(|warning| chain(warning)).collect();
         for error in warnings.difference(&self.warned) {
@@ -86,7 +94,8 @@ impl Reader {
             info!(pool = %name, "pool {name} is no more");
         }
         self.counts = counts;
-        found.pools
+        let paths = hybond_config::paths(&self.sysfs, &self.config.pools, &found.pools);
+        (found.pools, paths)
     }
 
     /// Reads the configuration again. Where it cannot be used, the one before stays.
@@ -150,9 +159,10 @@ pub async fn follow(shared: Arc<Shared>, mut reader: Reader, mut hangup: Signal)
             }
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        shared.adapters.pools.set(reader.config.pools.clone());
+        let (vfs, paths) = found;
+        shared.adapters.pools.set(reader.config.pools.clone(), paths);
         // Leases of VFs that are offered no more stay until their guests let go.
-        shared.adapters.book().set_pools(found);
+        shared.adapters.book().set_pools(vfs);
         cause = tokio::select! {
             _ = hangup.recv() => {
                 info!("SIGHUP: reading the pools again");
@@ -217,7 +227,7 @@ mod tests {
         let tree = Tree::with_igb();
         let mut reader = reader(&tree, LAN);
         let mut book = PoolBook::default();
-        book.set_pools(reader.look());
+        book.set_pools(reader.look().0);
         let first = book.lease(&ask("lan", 1)).expect("free");
         book.lease(&ask("lan", 2)).expect("free");
         assert!(matches!(book.lease(&ask("lan", 3)), Err(NoVf::AllLeased { .. })));
@@ -228,12 +238,12 @@ mod tests {
             "ens1",
             &["0000:01:10.0", "0000:01:10.2", "0000:01:10.4"],
         );
-        book.set_pools(reader.look());
+        book.set_pools(reader.look().0);
         assert_eq!(book.lease(&ask("lan", 3)).expect("new").vf.id.as_str(), "0000:01:10.4");
 
         // And written 0, which the kernel allows though guests have them.
         tree.pf("0000:01:00.0", "ens1", &[]);
-        book.set_pools(reader.look());
+        book.set_pools(reader.look().0);
         assert_eq!(book.holder(&first.vf.id), Some(&first), "its guest has not let go");
         assert!(matches!(book.lease(&ask("lan", 4)), Err(NoVf::Empty { .. })));
         assert!(book.release(first.domain, first.mac));

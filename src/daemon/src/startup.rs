@@ -93,7 +93,8 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
     }
     let mut book = PoolBook::default();
     let mut reader = Reader::new(file, sysfs.clone(), config.clone());
-    book.set_pools(reader.look());
+    let (vfs, paths) = reader.look();
+    book.set_pools(vfs);
     let journal = Journal::open(state)?;
     let records = records(&journal, &mut book)?;
     let me = me(&config)?;
@@ -131,7 +132,7 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
         sysfs,
         peers: PeerClient::new(files),
         book: Mutex::new(book),
-        pools: Pools::new(std::mem::take(&mut config.pools)),
+        pools: Pools::new(std::mem::take(&mut config.pools), paths),
         config,
     };
     let (feed, _) = broadcast::channel(FEED);

@@ -59,6 +59,7 @@ fn kept_pairs(plain: &str, before: &Metadata, pairs: &[PairSpec]) -> Result<Vec<
             pool: old.pool.clone(),
             policy: old.policy,
             vlan: old.vlan,
+            mtu: None,
             standby,
         })
     };

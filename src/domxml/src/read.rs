@@ -42,13 +42,27 @@ pub fn parse(xml: &str) -> Result<Option<DomainSpec>, XmlError> {
 }
 
 fn pair_spec(document: &Document<'_>, pair: PairMetadata) -> Result<PairSpec, XmlError> {
+    let interface = interface(document, pair.mac)?;
     Ok(PairSpec {
         mac: pair.mac,
         pool: pair.pool,
         policy: pair.policy,
         vlan: pair.vlan,
-        standby: standby_kind(interface(document, pair.mac)?, pair.mac)?,
+        mtu: mtu(interface, pair.mac)?,
+        standby: standby_kind(interface, pair.mac)?,
     })
+}
+
+/// `<mtu size=…/>`, which QEMU tells the guest.
+fn mtu(interface: Node<'_, '_>, mac: Mac) -> Result<Option<u32>, XmlError> {
+    let size = child(interface, "mtu").and_then(|mtu| mtu.attribute("size"));
+    let number = |text: &str| {
+        text.parse().map_err(|_| XmlError::Interface {
+            mac,
+            problem: format!("has <mtu size='{}'/>, which is no number of bytes", cut(text)),
+        })
+    };
+    size.map(number).transpose()
 }
 
 /// How the standby stands in the XML, if it can be one.

@@ -13,6 +13,8 @@ fn pair(n: u8) -> PairSpec {
         pool: "10GE".parse().expect("a pool"),
         policy: Policy::Prefer,
         vlan: None,
+        // The first interface of PLAIN says so.
+        mtu: (n == 1).then_some(9000),
         standby: StandbyKind::Ethernet,
     }
 }

@@ -256,3 +256,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_mtu_that_the_guest_is_told_is_read() {
+    let with = |mtu: &str| {
+        let devices = ETHERNET.replace("<model", &format!("{mtu}<model"));
+        let pair = "<hybond:pair mac='52:54:00:aa:00:01' pool='10GE'/>";
+        parse(&domain(&hybond(pair), &devices)).map(|spec| spec.expect("hybond's").pairs[0].mtu)
+    };
+    assert_eq!(with("").expect("valid"), None);
+    assert_eq!(with("<mtu size='9000'/>").expect("valid"), Some(9000));
+    let error = with("<mtu size='big'/>").expect_err("no number").to_string();
+    assert!(error.contains("<mtu size='big'/>"), "{error}");
+}

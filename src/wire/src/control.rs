@@ -162,6 +162,23 @@ pub struct PoolStatus {
     pub name: PoolName,
     /// Its VFs.
     pub vfs: Vec<VfStatus>,
+    /// How MACs are handed over on each of its PFs.
+    #[serde(default)]
+    pub handover: Vec<HandoverStatus>,
+}
+
+/// How MACs are handed over on a PF.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverStatus {
+    /// The PF.
+    pub pf: IfName,
+    /// Its driver; `None` where it has none of its own.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// The row, as `handover = { … }` of a pool would write it.
+    pub row: String,
+    /// Why it is so, and where that is known from.
+    pub source: String,
 }
 
 /// A VF of a pool.
@@ -199,6 +216,9 @@ pub struct HostStatus {
     pub plug: String,
     /// Why this way and not a better one.
     pub plug_reason: String,
+    /// How MACs are handed over on each PF of a pool.
+    #[serde(default)]
+    pub handover: Vec<HandoverStatus>,
 }
 
 /// One start, migration, drain or plug of a domain, as seen by this host.

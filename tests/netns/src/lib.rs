@@ -161,6 +161,7 @@ pub fn standby() -> StandbySpec {
         lower: name("pf"),
         vlan: None,
         allmulticast: false,
+        mtu: None,
         replace: false,
     }
 }
@@ -192,6 +193,21 @@ impl Port {
         bytes.resize(HEADER + 60, number);
         // A tap that is down answers EIO. Whether the frame arrives is what the test looks at.
         drop((&self.0).write(&bytes));
+    }
+
+    /// Numbers of the frames of a test's that come before the one with the number `last`.
+    ///
+    /// # Panics
+    /// If that one does not come.
+    #[must_use]
+    pub fn until(&self, last: u8) -> Vec<u8> {
+        let mut numbers = Vec::new();
+        loop {
+            match self.receive() {
+                number if number == last => return numbers,
+                number => numbers.push(number),
+            }
+        }
     }
 
     /// Number of the next frame that a test has sent; frames of the kernel's own (IPv6) are passed over.

@@ -1,5 +1,6 @@
 //! A standby's life on a host: made down, set up, removed; and what is said when that is not possible.
 
+use hybond_core::paths::{Multicast, StandbyMode};
 use hybond_netlink::{Change, Error, StandbySpec};
 use hybond_test_netns::{mac, name, on_a_host, standby};
 
@@ -21,8 +22,8 @@ fn a_standby_is_made_down_set_up_and_removed_without_a_trace() {
         assert_eq!(made.lower, name("pf"));
         assert_eq!(made.pf(), &name("pf"));
         assert_eq!(
-            (made.up, made.mode.as_str(), made.allmulticast),
-            (false, "bridge", false)
+            (made.up, made.mode, made.multicast),
+            (false, StandbyMode::Bridge, Multicast::asked(false, []))
         );
         assert!(std::path::Path::new(&format!("/dev/tap{}", made.index)).exists());
         let shown = host.show("-d link show hb525400aa0001");
@@ -107,7 +108,7 @@ fn allmulticast_is_set_when_made_and_changed_later() {
         };
         assert_eq!(host.netlink.make_standby(&spec).await.expect("made"), Change::Made);
         let found = host.netlink.standby(&spec.name).await.expect("a look").expect("it");
-        assert!(found.allmulticast && !found.up);
+        assert!(found.multicast == Multicast::Everything && !found.up);
         let without = StandbySpec {
             allmulticast: false,
             ..spec
@@ -116,15 +117,8 @@ fn allmulticast_is_set_when_made_and_changed_later() {
             host.netlink.make_standby(&without).await.expect("changed"),
             Change::Made
         );
-        assert!(
-            !host
-                .netlink
-                .standby(&without.name)
-                .await
-                .expect("a look")
-                .expect("it")
-                .allmulticast
-        );
+        let found = host.netlink.standby(&without.name).await.expect("a look").expect("it");
+        assert_eq!(found.multicast, Multicast::asked(false, []));
     });
 }
 

@@ -6,6 +6,7 @@ use crate::world::World;
 use hybond_core::Millis;
 use hybond_core::guest::{Action, Event, Failure, MigrationSeen, Outcome, StandbySeen};
 use hybond_core::ids::{DomainId, Mac};
+use hybond_core::paths::Multicast;
 use hybond_core::pool::Lease;
 
 const NO_MONITOR: &str = "QEMU's monitor is not connected";
@@ -40,12 +41,37 @@ impl World {
                 if at.machine.qemu.contains_key(&id) {
                     self.violate(format!("the standby of {id} is replaced under its QEMU"));
                 }
-                let (pf, up) = (pf.clone(), false);
-                let seen = StandbySeen { pf, up };
+                let seen = StandbySeen::made(pf.clone(), false);
                 self.hosts[host].machine.standby.insert(*mac, seen.clone());
                 Ok(Outcome::Standby(seen))
             }
             Action::RaiseStandby(mac) => self.raise_standby(host, id, *mac),
+            Action::LowerStandby(mac) => {
+                let Some(standby) = at.machine.standby.get_mut(mac) else {
+                    return Err(failure("there is no such macvtap"));
+                };
+                standby.up = false;
+                Ok(Outcome::Standby(standby.clone()))
+            }
+            Action::TuneStandby { mac, mode, multicast } => {
+                let Some(standby) = at.machine.standby.get_mut(mac) else {
+                    return Err(failure("there is no such macvtap"));
+                };
+                let tuned = StandbySeen {
+                    mode: *mode,
+                    multicast: multicast.clone(),
+                    ..standby.clone()
+                };
+                if self.plant != Some(Plant::TuneSkipped) {
+                    standby.clone_from(&tuned);
+                }
+                Ok(Outcome::Standby(tuned))
+            }
+            Action::ReadFilters if linked => {
+                let qemu = at.machine.qemu.get(&id).ok_or_else(|| failure("no QEMU"))?;
+                let wants = |(mac, nic): (&Mac, &crate::machine::Nic)| (*mac, nic.wants());
+                Ok(Outcome::Filters(qemu.nics.iter().map(wants).collect()))
+            }
             Action::RemoveStandby(mac) => {
                 let used = at.machine.qemu.contains_key(&id);
                 at.machine.standby.remove(mac);
@@ -61,7 +87,7 @@ impl World {
             Action::Plug(lease) if linked => self.plug(host, id, lease),
             Action::Unplug(lease) if linked => self.unplug(host, id, lease),
             Action::Announce if linked => Ok(Outcome::Done),
-            Action::Plug(_) | Action::Unplug(_) | Action::Announce => Err(failure(NO_MONITOR)),
+            Action::Plug(_) | Action::Unplug(_) | Action::Announce | Action::ReadFilters => Err(failure(NO_MONITOR)),
             Action::Failover(mac) => self.switch(host, id, *mac, false),
             Action::Failback(mac) => self.switch(host, id, *mac, true),
             Action::ResetVf(lease) => {
@@ -102,8 +128,7 @@ impl World {
         };
         standby.up |= self.plant != Some(Plant::RaiseSkipped);
         let up = true;
-        let pf = standby.pf.clone();
-        Ok(Outcome::Standby(StandbySeen { pf, up }))
+        Ok(Outcome::Standby(StandbySeen { up, ..standby.clone() }))
     }
 
     fn plug(&mut self, host: usize, id: DomainId, lease: &Lease) -> Result<Outcome, Failure> {
@@ -181,7 +206,19 @@ impl World {
         if to_primary && !nic.primary_ready || !to_primary && !up {
             return Err(failure("the other path is not ready"));
         }
+        let deaf = !to_primary
+            && nic.on_primary
+            && machine
+                .standby
+                .get(&mac)
+                .is_some_and(|standby| standby.multicast != Multicast::Everything);
         nic.on_primary = to_primary;
+        if deaf {
+            self.violate(format!(
+                "the traffic of {id} goes to a standby that does not take its groups"
+            ));
+        }
+        let machine = &self.hosts[host].machine;
         let pairs = machine.qemu.get(&id).and_then(crate::machine::Qemu::agent);
         let pair = pairs.and_then(|pairs| pairs.get(&mac).copied());
         pair.map(Outcome::Switched).ok_or_else(|| failure("gone"))

@@ -78,7 +78,7 @@ impl Host {
             for lease in record.pairs.values().filter_map(|pair| pair.lease.as_ref()) {
                 daemon.book.restore(lease).map_err(|error| error.to_string())?;
             }
-            let guest = Guest::new(record.clone(), self.settings);
+            let guest = Guest::new(record.clone(), self.settings).with_paths(crate::world::paths());
             daemon.guests.insert(record.spec.id, guest);
         }
         self.daemon = Some(daemon);

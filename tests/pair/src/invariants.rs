@@ -1,6 +1,7 @@
 //! What must hold. The numbers are those of `docs/design.md`.
 
 use crate::world::World;
+use hybond_core::paths::StandbyMode;
 use hybond_core::spec::Policy;
 use std::collections::BTreeMap;
 
@@ -113,6 +114,20 @@ pub fn restless(world: &World) -> Option<String> {
                 // 2.
                 if !host.machine.standby_up(pair.mac) {
                     return Some(format!("pair {} of {id} has no standby on host{n}", pair.mac));
+                }
+                if let Some(standby) = host.machine.standby.get(&pair.mac) {
+                    let mode = if on_primary {
+                        StandbyMode::Vepa
+                    } else {
+                        StandbyMode::Bridge
+                    };
+                    if standby.mode != mode {
+                        return Some(format!("the standby of {id} is in mode {:?} on host{n}", standby.mode));
+                    }
+                    let at_rest = on_primary || has.lease.is_none();
+                    if at_rest && standby.multicast != nic.wants() {
+                        return Some(format!("the standby of {id} takes {:?} on host{n}", standby.multicast));
+                    }
                 }
                 // 5: it has its VF, if it wants one and one is free on its PF.
                 let mut of_pf = host

@@ -221,9 +221,8 @@ impl World {
         };
         for pair in &operation.pairs {
             if let StandbyKind::Direct { source } = &pair.standby {
-                let (pf, up) = (source.clone(), false);
                 let direct = &mut self.hosts[host].machine.direct;
-                direct.insert(pair.mac, StandbySeen { pf, up });
+                direct.insert(pair.mac, StandbySeen::made(source.clone(), false));
             }
         }
     }

@@ -3,6 +3,7 @@
 use hybond_core::Millis;
 use hybond_core::guest::{AgentPair, Job, MigrationSeen, QmpSeen, StandbySeen};
 use hybond_core::ids::{DomainId, Mac, VfId};
+use hybond_core::paths::Multicast;
 use std::collections::BTreeMap;
 
 /// A pair in a guest.
@@ -23,6 +24,14 @@ pub struct Nic {
 }
 
 impl Nic {
+    /// The multicast frames that the guest wants of its standby: those of its bond, where that has it in use.
+    #[must_use]
+    pub fn wants(&self) -> Multicast {
+        let groups = [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 1]];
+        let has = if self.on_primary { 0 } else { groups.len() };
+        Multicast::asked(false, groups.into_iter().take(has))
+    }
+
     /// The device is gone. The kernel's bond goes over by itself where its active slave vanishes.
     pub fn lose_primary(&mut self) {
         let pathed = self.pathed;

@@ -12,6 +12,8 @@ pub enum Plant {
     FailoverSkipped,
     /// The macvtap is said to be up, and is not.
     RaiseSkipped,
+    /// The macvtap is said to take what it is to take, and does not.
+    TuneSkipped,
     /// A VF is said to be clean, and is not.
     ResetSkipped,
     /// A macvtap is said to be removed, and is not.
@@ -32,10 +34,11 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DrainedEarly,
         Self::FailoverSkipped,
         Self::RaiseSkipped,
+        Self::TuneSkipped,
         Self::ResetSkipped,
         Self::RemoveSkipped,
         Self::JournalLate,

@@ -11,9 +11,11 @@ use crate::plant::Plant;
 use hybond_core::Millis;
 use hybond_core::guest::{Guest, MigrationSeen, Settings, Token};
 use hybond_core::ids::{DomainId, Mac, PoolName};
+use hybond_core::paths::{Paths, PoolPaths};
 use hybond_core::pool::Vf;
 use hybond_core::spec::{DomainSpec, PairSpec, Policy, StandbyKind};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Longest that anything may take once nothing goes wrong any more: a reservation, and a drain on top.
 const CALM: Millis = 600_000;
@@ -88,6 +90,11 @@ pub fn pool() -> PoolName {
     "lan".parse().expect("name")
 }
 
+/// Standbys follow what their guests ask for.
+pub(crate) fn paths() -> Arc<Paths> {
+    Arc::new(Paths([(pool(), PoolPaths::default())].into()))
+}
+
 fn vfs(host: usize, count: u8) -> Vec<Vf> {
     let vf = |index: u8| Vf {
         id: format!("000{host}:01:10.{index}").parse().expect("vf"),
@@ -110,6 +117,7 @@ fn domain(n: u8, case: &Case, policy: impl Fn(u8) -> Policy) -> DomainSpec {
         pool: pool(),
         policy: policy(p),
         vlan: None,
+        mtu: None,
         standby: standby(p),
     };
     DomainSpec {
@@ -350,6 +358,6 @@ impl World {
     pub(crate) fn new_guest(&self, host: usize, id: DomainId) -> Guest {
         let spec = self.domains[&id].clone();
         let record = hybond_core::guest::Record::new(spec, hybond_core::guest::Stage::Leaving);
-        Guest::new(record, self.hosts[host].settings)
+        Guest::new(record, self.hosts[host].settings).with_paths(paths())
     }
 }

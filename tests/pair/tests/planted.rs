@@ -52,6 +52,7 @@ fn every_planted_bug_is_found() {
             Plant::HookPasses => &["with its VF plugged", "without its macvtaps", "claims the address"],
             Plant::DeletedEarly => &["with its VF plugged", "reset while it is plugged"],
             Plant::FailoverSkipped => &["carries the traffic"],
+            Plant::TuneSkipped => &["does not take its groups", "is in mode", "takes"],
             Plant::RaiseSkipped => &["standby", "path"],
             Plant::ResetSkipped => &["still has the MAC"],
             Plant::RemoveSkipped => &["still has a macvtap"],

@@ -2,8 +2,10 @@
 
 use super::seen::{Job, Snapshot, StandbySeen};
 use crate::ids::{IfName, Mac, MigrationId, PeerAddr, VfId};
+use crate::paths::{Multicast, StandbyMode};
 use crate::pool::{Ask, Lease};
 use crate::spec::DomainSpec;
+use std::collections::BTreeMap;
 
 /// Names somebody who waits for an answer. Given out by the driver, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +63,19 @@ pub enum Action {
     },
     /// Set the macvtap of a pair up.
     RaiseStandby(Mac),
+    /// Set the macvtap of a pair down, while its VF carries the traffic on a card that needs it so.
+    LowerStandby(Mac),
+    /// Ask QEMU which multicast frames the guest wants of its standbys. From then on QEMU tells once of the next change.
+    ReadFilters,
+    /// Have the macvtap of a pair stand so beside the others, and take these multicast frames.
+    TuneStandby {
+        /// The pair.
+        mac: Mac,
+        /// How it stands.
+        mode: StandbyMode,
+        /// What it takes.
+        multicast: Multicast,
+    },
     /// Ask the source to drain.
     AskDrain {
         /// The daemon of the source.
@@ -107,10 +122,12 @@ impl Action {
     #[must_use]
     pub fn phase(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Look { .. } | Self::LookAtJob | Self::Answer { .. } => return None,
+            Self::Look { .. } | Self::LookAtJob | Self::ReadFilters | Self::Answer { .. } => return None,
             Self::Lease(_) | Self::ChoosePf(_) => "lease",
             Self::MakeStandby { .. } => "make-standby",
             Self::RaiseStandby(_) => "raise-standby",
+            Self::LowerStandby(_) => "lower-standby",
+            Self::TuneStandby { .. } => "tune-standby",
             Self::AskDrain { .. } => "drain-source",
             Self::PrepareVf { .. } => "prepare-vf",
             Self::Plug(_) => "plug",
@@ -131,6 +148,8 @@ impl Action {
         match self {
             Self::MakeStandby { mac, .. }
             | Self::RaiseStandby(mac)
+            | Self::LowerStandby(mac)
+            | Self::TuneStandby { mac, .. }
             | Self::Failover(mac)
             | Self::Failback(mac)
             | Self::RemoveStandby(mac) => Some(*mac),
@@ -142,6 +161,7 @@ impl Action {
             | Self::Release(lease) => Some(lease.mac),
             Self::Look { .. }
             | Self::LookAtJob
+            | Self::ReadFilters
             | Self::AskDrain { .. }
             | Self::Announce
             | Self::RepairXml
@@ -181,7 +201,10 @@ pub enum Outcome {
         /// A PF of the pool.
         pf: Option<IfName>,
     },
-    /// Answer to [`Action::MakeStandby`] and [`Action::RaiseStandby`]: what is there now.
+    /// Answer to [`Action::ReadFilters`]: what the guest wants, for each pair that QEMU tells of.
+    Filters(BTreeMap<Mac, Multicast>),
+    /// Answer to [`Action::MakeStandby`], [`Action::RaiseStandby`], [`Action::LowerStandby`] and [`Action::TuneStandby`]:
+    /// what is there now.
     Standby(StandbySeen),
     /// Answer to [`Action::Failover`] and [`Action::Failback`]: the pair now.
     Switched(super::AgentPair),

@@ -102,7 +102,13 @@ impl Guest {
                     Action::ChoosePf(ask)
                 });
             };
-            if self.record.owns_standby(mac) && self.seen.standby.get(&mac).is_none_or(|seen| seen.pf != pf) {
+            if self.record.owns_standby(mac)
+                && self
+                    .seen
+                    .standby
+                    .get(&mac)
+                    .is_none_or(|seen| seen.pf != pf || seen.vlan != pair.vlan)
+            {
                 let vlan = pair.vlan;
                 return Some(Action::MakeStandby { mac, pf, vlan });
             }
@@ -155,7 +161,8 @@ impl Guest {
     }
 
     pub(super) fn raise(&self, now: Millis) -> Option<Action> {
-        let down = |mac: &Mac| self.record.owns_standby(*mac) && !self.seen.standby_up(*mac);
+        let down =
+            |mac: &Mac| self.record.owns_standby(*mac) && !self.seen.standby_up(*mac) && !self.wants_standby_down(*mac);
         let macs = self.record.macs().into_iter();
         macs.filter(down)
             .find(|mac| self.may(Retry::RaiseStandby(*mac), now))

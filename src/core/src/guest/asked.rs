@@ -153,6 +153,7 @@ impl Guest {
         self.seen.domain = DomainSeen::Absent;
         self.seen.qmp = None;
         self.seen.agent = None;
+        self.seen.filters = None;
         self.degraded.clear();
     }
 

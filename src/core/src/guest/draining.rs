@@ -43,6 +43,11 @@ impl Guest {
         if let Some(raise) = self.raise(now) {
             return Ok(Some(raise));
         }
+        // Before a failover the standby takes every group: those that the guest's bond has are told to it by the switch only
+        // (`bond_hw_addr_swap()`), and known here a moment later.
+        if let Some(tune) = self.tune(now) {
+            return Ok(Some(tune));
+        }
         let (plugged, unplugged): (Vec<Lease>, Vec<Lease>) =
             leases.into_iter().partition(|lease| self.seen.plugged(lease.mac));
         for lease in &plugged {

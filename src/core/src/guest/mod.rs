@@ -36,6 +36,7 @@ mod seen;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 pub use act::{Action, Answer, Failure, Outcome, Request, Token};
 pub use record::{DrainReason, HeldBack, Hook, PairRecord, Record, Stage};
@@ -43,9 +44,11 @@ pub use seen::{AgentPair, DomainSeen, Event, Job, MigrationSeen, QmpSeen, Snapsh
 
 use crate::Millis;
 use crate::ids::{DomainId, Mac};
+use crate::paths::Paths;
 use asked::Waiter;
 use seen::Seen;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How long things may take, and what a guest must have. From the host's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub struct Guest {
     record: Record,
     seen: Seen,
     settings: Settings,
+    /// What the pools ask of the paths.
+    paths: Arc<Paths>,
     in_flight: Option<Action>,
     /// What is in flight was begun for the domain's former life.
     former: bool,
@@ -141,6 +146,8 @@ enum Retry {
     Job,
     Repair,
     Look,
+    Filters,
+    Tune(Mac),
 }
 
 impl Guest {
@@ -153,6 +160,7 @@ impl Guest {
             record,
             seen: Seen::default(),
             settings,
+            paths: Arc::default(),
             in_flight: None,
             former: false,
             not_before: BTreeMap::new(),
@@ -172,6 +180,18 @@ impl Guest {
             look_again: false,
             forgotten: false,
         }
+    }
+
+    /// With what the pools of this host ask of the paths. Without, standbys stay as they are made.
+    #[must_use]
+    pub fn with_paths(mut self, paths: Arc<Paths>) -> Self {
+        self.set_paths(paths);
+        self
+    }
+
+    /// What the pools of this host ask of the paths now.
+    pub fn set_paths(&mut self, paths: Arc<Paths>) {
+        self.paths = paths;
     }
 
     /// What must be on stable storage before the next action is carried out.
@@ -273,7 +293,9 @@ impl Guest {
                 if self.is_looking() {
                     self.meanwhile.push(event.clone());
                 }
+                let before = self.seen.agent.clone();
                 self.seen.note(event);
+                self.note_switch(now, before.as_ref());
             }
         }
         self.follow(now);
@@ -309,7 +331,7 @@ impl Guest {
         let former = std::mem::take(&mut self.former);
         match result {
             // What the present life lacks is found by looking, and said for it.
-            Ok(Outcome::NoVf { .. }) | Err(_) if former => {}
+            Ok(Outcome::NoVf { .. } | Outcome::Filters(_)) | Err(_) if former => {}
             Ok(outcome) => self.succeeded(now, &action, outcome),
             Err(failure) => self.failed(now, &action, failure),
         }

@@ -36,9 +36,15 @@ impl Guest {
             (Action::Lease(ask) | Action::ChoosePf(ask), Outcome::NoVf { reason, pf }) => {
                 self.no_vf(now, ask.mac, reason, pf);
             }
+            (Action::ReadFilters, Outcome::Filters(filters)) => {
+                self.read(now, filters);
+            }
             (Action::MakeStandby { mac, .. } | Action::RaiseStandby(mac), Outcome::Standby(standby)) => {
                 self.seen.standby.insert(*mac, standby);
                 self.degraded.remove(mac);
+            }
+            (Action::LowerStandby(mac) | Action::TuneStandby { mac, .. }, Outcome::Standby(standby)) => {
+                self.seen.standby.insert(*mac, standby);
             }
             (Action::AskDrain { .. }, _) => self.drained = true,
             (Action::PrepareVf { lease, .. }, _) => {
@@ -52,9 +58,11 @@ impl Guest {
                 self.degraded.remove(&lease.mac);
             }
             (Action::Failover(mac) | Action::Failback(mac), Outcome::Switched(pair)) => {
+                let before = self.seen.agent.clone();
                 if let Some(agent) = &mut self.seen.agent {
                     agent.insert(*mac, pair);
                 }
+                self.note_switch(now, before.as_ref());
                 self.degraded.remove(mac);
             }
             (Action::Unplug(lease), Outcome::NotPlugged) => {
@@ -145,7 +153,9 @@ impl Guest {
         self.meanwhile.clear();
         self.look_again = false;
         let comes = self.comes();
-        if let (Some(mac), false) = (action.mac(), comes) {
+        // A pair whose standby cannot be tuned is on the path that it is to be on: the journal has it.
+        let tunes = matches!(action, Action::LowerStandby(_) | Action::TuneStandby { .. });
+        if let (Some(mac), false) = (action.mac(), comes || tunes) {
             self.degraded.insert(mac, reason.clone());
         }
         match action {
@@ -158,6 +168,18 @@ impl Guest {
             Action::Lease(ask) => self.later(Retry::Lease(ask.mac), now),
             Action::RaiseStandby(_) if self.record.stage == Stage::Starting => self.leave(now, &reason),
             Action::RaiseStandby(mac) => self.later(Retry::RaiseStandby(*mac), now),
+            // The standby takes everything until they can be had.
+            Action::ReadFilters => {
+                self.seen.filters = None;
+                self.seen.filters_fresh = false;
+                self.later(Retry::Filters, now);
+            }
+            Action::LowerStandby(mac) | Action::TuneStandby { mac, .. } => {
+                self.later(Retry::Tune(*mac), now);
+                if matches!(self.record.stage, Stage::Draining { .. }) {
+                    self.drain_failed(now, &reason);
+                }
+            }
             // A VF that has the pair's MAC and no driver can take frames from the standby; and the pool may have lost it.
             Action::PrepareVf { lease, .. } => self.undo_plug(now, lease.mac),
             Action::Plug(lease) => {

@@ -9,7 +9,10 @@ use crate::pool::Ask;
 
 impl Guest {
     pub(super) fn running(&mut self, now: Millis) -> Option<Action> {
-        self.seen.qmp.as_ref()?;
+        if self.seen.qmp.is_none() {
+            // What the guest wants can no longer be followed.
+            return self.tune(now);
+        }
         if let Some(raise) = self.raise(now) {
             return Some(raise);
         }
@@ -18,6 +21,9 @@ impl Guest {
         }
         if self.record.arrived {
             return Some(Action::Announce);
+        }
+        if let Some(tune) = self.tune(now) {
+            return Some(tune);
         }
         for mac in self.record.macs() {
             let action = self.upgrade(now, mac);
@@ -29,7 +35,12 @@ impl Guest {
             return Some(Action::RepairXml);
         }
         self.answer_plug();
-        None
+        // After an answer, which is given at once.
+        if self.answers.is_empty() {
+            self.read_filters(now)
+        } else {
+            None
+        }
     }
 
     /// The next step of a running pair towards its VF, or away from one that it is not to have.

@@ -2,6 +2,7 @@
 
 use super::act::{Request, Token};
 use crate::ids::{IfName, Mac};
+use crate::paths::{Multicast, StandbyMode};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that happened.
@@ -21,6 +22,8 @@ pub enum Event {
     Running(bool),
     /// QEMU's MIGRATION event.
     Migration(MigrationSeen),
+    /// The guest wants other multicast frames than before. QEMU says so once, until it is asked for them.
+    FiltersChanged,
     /// DEVICE_DELETED of a primary of ours.
     DeviceDeleted(Mac),
     /// The agent has said hello: its pairs.
@@ -102,6 +105,26 @@ pub struct StandbySeen {
     pub pf: IfName,
     /// It is up: its address is in the PF's filter.
     pub up: bool,
+    /// The VLAN whose sub-interface of the PF it is over.
+    pub vlan: Option<u16>,
+    /// How it stands beside the others of its PF.
+    pub mode: StandbyMode,
+    /// Which multicast frames it takes.
+    pub multicast: Multicast,
+}
+
+impl StandbySeen {
+    /// One as hybond makes it, untagged.
+    #[must_use]
+    pub fn made(pf: IfName, up: bool) -> Self {
+        Self {
+            pf,
+            up,
+            vlan: None,
+            mode: StandbyMode::Bridge,
+            multicast: Multicast::Everything,
+        }
+    }
 }
 
 /// All that a look shows.
@@ -126,6 +149,12 @@ pub(super) struct Seen {
     pub standby: BTreeMap<Mac, StandbySeen>,
     /// VFs that were set up for their pair since the last look.
     pub prepared: BTreeSet<Mac>,
+    /// What the guest wanted of its standbys when it was last asked for; `None`: not known.
+    pub filters: Option<BTreeMap<Mac, Multicast>>,
+    /// They were asked for, or are being, and no change was told since.
+    pub filters_fresh: bool,
+    /// The traffic has changed its path since they were asked for.
+    pub filters_void: bool,
 }
 
 impl Seen {
@@ -162,6 +191,7 @@ impl Seen {
         self.qmp = snapshot.qmp;
         self.standby = snapshot.standby;
         self.prepared.clear();
+        self.filters_fresh = false;
     }
 
     /// Takes an event into the picture.
@@ -172,11 +202,14 @@ impl Seen {
                 if domain == DomainSeen::Absent {
                     self.qmp = None;
                     self.agent = None;
+                    self.filters = None;
                     self.job = Job::None;
                 }
             }
+            Event::FiltersChanged => self.filters_fresh = false,
             Event::QmpConnected(qmp) => {
                 self.domain = DomainSeen::Active;
+                self.filters_fresh = false;
                 self.qmp = Some(qmp);
             }
             Event::QmpLost => self.qmp = None,

@@ -81,6 +81,7 @@ async fn connection(shared: &Arc<Shared>, about: &About, mut stream: UnixStream)
                 peer: shared.adapters.me.clone(),
                 plug: shared.adapters.way.to_string(),
                 plug_reason: about.plug_reason.clone(),
+                handover: shared.adapters.handovers(None),
             },
         },
         Request::Inventory => inventory(shared).await,
@@ -125,6 +126,7 @@ fn pools(shared: &Arc<Shared>) -> Response {
     let name = |id: DomainId| shared.task(id).map_or_else(|| id.to_string(), |task| task.name);
     let pools = book.pools().iter().map(|(pool, vfs)| PoolStatus {
         name: pool.clone(),
+        handover: shared.adapters.handovers(Some(pool)),
         vfs: vfs
             .iter()
             .map(|vf| VfStatus {

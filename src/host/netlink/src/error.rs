@@ -46,6 +46,19 @@ pub enum Error {
         /// The lower device.
         lower: IfName,
     },
+    /// The lower device carries smaller packets only.
+    #[error(
+        "{lower} carries packets of {mtu} bytes, and {wanted} are needed; `ip link set {lower} mtu {wanted}` mends it, where \
+         what is below allows it"
+    )]
+    LowerMtu {
+        /// The lower device.
+        lower: IfName,
+        /// What it carries.
+        mtu: u32,
+        /// What is needed.
+        wanted: u32,
+    },
     /// The lower device is a port of a bridge or bond, whose receive handler takes every frame first.
     #[error(
         "no macvtap can be put over {lower}: it is a port of {master}; take it out with `ip link set {lower} nomaster`, or name {master} instead"
@@ -157,6 +170,21 @@ pub enum Error {
         wanted: String,
         /// What is reported.
         found: String,
+    },
+    /// The driver accepted a VF's attribute, and does not report it.
+    #[error(
+        "VF {index} of {pf}: its driver took {attribute} {wanted} and does not report it, so nobody can tell whether it holds; \
+         leave {attribute} out of the pool"
+    )]
+    VfUnreported {
+        /// The PF.
+        pf: IfName,
+        /// Number of the VF.
+        index: u32,
+        /// `trust` or `spoofchk`.
+        attribute: &'static str,
+        /// What was set.
+        wanted: String,
     },
     /// The kernel acknowledged a change that is not there when read back.
     #[error(

@@ -7,10 +7,12 @@
 
 mod error;
 mod link;
+mod multicast;
 mod node;
 mod request;
 mod standby;
 mod tap;
+mod tune;
 mod vf;
 mod vf_list;
 mod vlan;

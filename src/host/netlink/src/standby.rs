@@ -3,14 +3,13 @@
 //! A standby's link state is the switch: only while it is up is its address in the filter of the device below it
 //! (`macvlan_open()`), so it is made down.
 
-use crate::{Change, Error, Kind, Link, Netlink, Result, node};
+use crate::{Change, Error, Kind, Link, Netlink, Result, multicast, node};
 use hybond_core::ids::{IfName, Mac};
+use hybond_core::paths::{Multicast, StandbyMode};
 use nix::libc;
 use rtnetlink::LinkMacVtap;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, MacVtapMode};
 
-/// The mode of every standby: guests of one PF reach each other.
-const MODE: &str = "bridge";
 /// A standby that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandbySpec {
@@ -22,8 +21,10 @@ pub struct StandbySpec {
     pub lower: IfName,
     /// The VLAN, 1 to 4094; then it is over a sub-interface of `lower`, made where there is none.
     pub vlan: Option<u16>,
-    /// Take every multicast frame, not only those of groups that QEMU has told the kernel.
+    /// Take every multicast frame, not only those of groups that are put on it.
     pub allmulticast: bool,
+    /// Packets of this size pass, in bytes; `None`: as what it is over.
+    pub mtu: Option<u32>,
     /// Remove a macvtap of the same name first, if it differs.
     pub replace: bool,
 }
@@ -43,10 +44,12 @@ pub struct StandbyLink {
     pub vlan: Option<VlanBelow>,
     /// It is up: frames pass, and its address is in the filter of the PF.
     pub up: bool,
-    /// Its mode, `bridge` if hybond made it.
-    pub mode: String,
-    /// It takes every multicast frame.
-    pub allmulticast: bool,
+    /// Its mode.
+    pub mode: StandbyMode,
+    /// The multicast frames that it takes, of those that are put on it by hand.
+    pub multicast: Multicast,
+    /// Packets of this size pass it and all that is below it, in bytes.
+    pub mtu: u32,
 }
 
 /// The VLAN sub-interface below a standby.
@@ -109,10 +112,17 @@ impl Netlink {
         if !lower.up {
             return Err(Error::LowerDown { lower: lower.name });
         }
+        if let Some(wanted) = spec.mtu.filter(|mtu| *mtu > lower.mtu) {
+            return Err(Error::LowerMtu {
+                mtu: lower.mtu,
+                lower: lower.name,
+                wanted,
+            });
+        }
         let Some(vlan) = spec.vlan else {
             return self.make_over(spec, &lower).await;
         };
-        let (over, made) = self.vlan_over(&lower, vlan).await?;
+        let (over, made) = self.vlan_over(&lower, vlan, spec.mtu).await?;
         match self.make_over(spec, &over).await {
             Ok(change) => Ok(change.or(made)),
             Err(error) if made == Change::Made => match self.release_vlan(over.index).await {
@@ -131,7 +141,9 @@ impl Netlink {
         if let Some(link) = self.link(&spec.name).await? {
             expect_macvtap(&link)?;
             let Some(differs) = self.difference(spec, over, &link).await? else {
-                let change = self.set_allmulticast(&link, spec.allmulticast).await?;
+                let change = self.set_mode(&link, StandbyMode::Bridge).await?;
+                let change = change.or(self.set_allmulticast(&link, spec.allmulticast).await?);
+                let change = change.or(self.set_mtu(&link, spec.mtu.unwrap_or(link.mtu)).await?);
                 node::check(&link).await?;
                 return Ok(change);
             };
@@ -163,6 +175,9 @@ impl Netlink {
             LinkMacVtap::new(spec.name.as_str(), over.index, MacVtapMode::Bridge).address(spec.mac.octets().to_vec());
         if spec.allmulticast {
             builder = builder.allmulticast(true);
+        }
+        if let Some(mtu) = spec.mtu {
+            builder = builder.mtu(mtu);
         }
         let message = builder.build();
         let created = self
@@ -219,30 +234,11 @@ impl Netlink {
             return differs(format!("address {}", text(link.mac)), spec.mac.to_string());
         }
         match &link.kind {
-            Kind::Macvtap { mode } if mode != MODE => differs(format!("mode {mode}"), MODE.to_owned()),
+            Kind::Macvtap { mode } if mode_named(mode) == StandbyMode::Other => {
+                differs(format!("mode {mode}"), StandbyMode::Bridge.as_str().to_owned())
+            }
             _ => Ok(None),
         }
-    }
-
-    async fn set_allmulticast(&self, link: &Link, on: bool) -> Result<Change> {
-        if link.allmulticast == on {
-            return Ok(Change::AlreadyThere);
-        }
-        let word = if on { "on" } else { "off" };
-        let change = rtnetlink::LinkUnspec::new_with_index(link.index)
-            .allmulticast(on)
-            .build();
-        self.change_link(format!("set allmulticast {word} on {}", link.name), change)
-            .await?;
-        let found = self.required(&link.name).await?;
-        if found.allmulticast == on {
-            return Ok(Change::Made);
-        }
-        Err(Error::NotKept {
-            name: found.name,
-            found: format!("allmulticast {}", if on { "off" } else { "on" }),
-            wanted: word.to_owned(),
-        })
     }
 
     /// Sets a standby up or down.
@@ -324,7 +320,7 @@ impl Netlink {
     }
 }
 
-fn expect_macvtap(link: &Link) -> Result<()> {
+pub(crate) fn expect_macvtap(link: &Link) -> Result<()> {
     match &link.kind {
         Kind::Macvtap { .. } => Ok(()),
         other => Err(Error::OtherKind {
@@ -338,6 +334,11 @@ fn expect_macvtap(link: &Link) -> Result<()> {
 fn is_standby_name(name: &IfName) -> bool {
     let digits = name.as_str().strip_prefix("hb").unwrap_or_default();
     digits.len() == 12 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn mode_named(word: &str) -> StandbyMode {
+    let mut known = [StandbyMode::Bridge, StandbyMode::Vepa].into_iter();
+    known.find(|mode| mode.as_str() == word).unwrap_or(StandbyMode::Other)
 }
 
 fn text(mac: Option<[u8; 6]>) -> String {
@@ -357,7 +358,10 @@ fn describe(link: &Link, below: &[Link]) -> Result<StandbyLink> {
     };
     let mac = link.mac.and_then(|octets| Mac::from_octets(octets).ok());
     let lower = at(link.lower).ok_or_else(gone)?;
-    let vlan = match (&lower.kind, at(lower.lower)) {
+    // What a veth is over is its other end.
+    let bottom = at(lower.lower).filter(|_| matches!(lower.kind, Kind::Vlan { .. }));
+    let mtu = link.mtu.min(lower.mtu).min(bottom.map_or(u32::MAX, |bottom| bottom.mtu));
+    let vlan = match (&lower.kind, bottom) {
         (Kind::Vlan { id }, Some(bottom)) => Some(VlanBelow {
             id: *id,
             lower: bottom.name.clone(),
@@ -372,10 +376,15 @@ fn describe(link: &Link, below: &[Link]) -> Result<StandbyLink> {
         vlan,
         up: link.up,
         mode: match &link.kind {
-            Kind::Macvtap { mode } => mode.clone(),
-            _ => String::new(),
+            Kind::Macvtap { mode } => mode_named(mode),
+            _ => StandbyMode::Other,
         },
-        allmulticast: link.allmulticast,
+        multicast: if link.allmulticast {
+            Multicast::Everything
+        } else {
+            Multicast::Groups(multicast::groups_of(link)?)
+        },
+        mtu,
     })
 }
 

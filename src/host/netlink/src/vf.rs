@@ -25,6 +25,8 @@ pub struct VfState {
     pub trust: Option<bool>,
     /// Frames from foreign addresses are dropped; `None` if the driver does not say.
     pub spoofchk: Option<bool>,
+    /// What it may send at least, in Mbit/s; 0 is nothing in particular.
+    pub min_tx_mbps: u32,
     /// Limit of its transmission in Mbit/s; 0 is none.
     pub max_tx_mbps: u32,
 }
@@ -40,6 +42,8 @@ pub struct VfConfig {
     pub trust: Option<bool>,
     /// Spoof check.
     pub spoofchk: Option<bool>,
+    /// What it may send at least, in Mbit/s; 0 takes it away.
+    pub min_tx_mbps: Option<u32>,
     /// Limit of its transmission in Mbit/s; 0 takes it away.
     pub max_tx_mbps: Option<u32>,
 }
@@ -48,7 +52,8 @@ pub struct VfConfig {
 struct Difference {
     attribute: &'static str,
     wanted: String,
-    found: String,
+    /// `None`: the driver does not report it.
+    found: Option<String>,
     set: VfInfo,
 }
 
@@ -91,12 +96,26 @@ impl Netlink {
                 .await?;
         }
         let after = self.vf(pf, index).await?;
-        match differences(index, config, &after).into_iter().next() {
+        // What is known to differ is told before what nobody can tell.
+        let mut left = differences(index, config, &after);
+        left.sort_by_key(|difference| difference.found.is_none());
+        match left.into_iter().next() {
             None => Ok(Change::Made),
             Some(Difference {
                 attribute,
                 wanted,
-                found,
+                found: None,
+                ..
+            }) => Err(Error::VfUnreported {
+                pf: pf.clone(),
+                index,
+                attribute,
+                wanted,
+            }),
+            Some(Difference {
+                attribute,
+                wanted,
+                found: Some(found),
                 ..
             }) => Err(Error::VfDiffers {
                 pf: pf.clone(),
@@ -111,8 +130,8 @@ impl Netlink {
 
 fn differences(index: u32, config: &VfConfig, state: &VfState) -> Vec<Difference> {
     let mut list = Vec::new();
-    let mut add = |attribute, wanted: String, found: String, set| {
-        if wanted != found {
+    let mut add = |attribute, wanted: String, found: Option<String>, set| {
+        if found.as_ref() != Some(&wanted) {
             list.push(Difference {
                 attribute,
                 wanted,
@@ -123,40 +142,39 @@ fn differences(index: u32, config: &VfConfig, state: &VfState) -> Vec<Difference
     };
     if let Some(vlan) = config.vlan {
         let set = VfInfo::Vlan(VfInfoVlan::new(index, vlan.into(), 0));
-        add("vlan", vlan.to_string(), state.vlan.to_string(), set);
+        add("vlan", vlan.to_string(), Some(state.vlan.to_string()), set);
     }
     if let Some(on) = config.spoofchk {
         let set = VfInfo::SpoofCheck(VfInfoSpoofCheck::new(index, on));
-        add("spoofchk", switch(Some(on)), switch(state.spoofchk), set);
+        add("spoofchk", switch(on), state.spoofchk.map(switch), set);
     }
     if let Some(on) = config.trust {
         let set = VfInfo::Trust(VfInfoTrust::new(index, on));
-        add("trust", switch(Some(on)), switch(state.trust), set);
+        add("trust", switch(on), state.trust.map(switch), set);
     }
-    if let Some(rate) = config.max_tx_mbps {
-        let set = VfInfo::Rate(VfInfoRate::new(index, 0, rate));
+    if config.min_tx_mbps.or(config.max_tx_mbps).is_some() {
+        // The kernel takes both at once.
+        let min = config.min_tx_mbps.unwrap_or(state.min_tx_mbps);
+        let max = config.max_tx_mbps.unwrap_or(state.max_tx_mbps);
+        let rate = |min: u32, max: u32| format!("{min} to {max} Mbit/s");
+        let set = VfInfo::Rate(VfInfoRate::new(index, min, max));
         add(
             "rate",
-            format!("{rate} Mbit/s"),
-            format!("{} Mbit/s", state.max_tx_mbps),
+            rate(min, max),
+            Some(rate(state.min_tx_mbps, state.max_tx_mbps)),
             set,
         );
     }
     // Last: a driver that resets the VF for its address applies the rest with it.
     if let Some(mac) = config.mac {
         let set = VfInfo::Mac(VfInfoMac::new(index, &mac));
-        add("mac", octets(mac), octets(state.mac), set);
+        add("mac", octets(mac), Some(octets(state.mac)), set);
     }
     list
 }
 
-fn switch(on: Option<bool>) -> String {
-    match on {
-        Some(true) => "on",
-        Some(false) => "off",
-        None => "not reported",
-    }
-    .to_owned()
+fn switch(on: bool) -> String {
+    if on { "on" } else { "off" }.to_owned()
 }
 
 fn octets(mac: [u8; 6]) -> String {
@@ -180,10 +198,54 @@ mod tests {
             vlan: Some(7),
             trust: Some(false),
             spoofchk: Some(true),
-            max_tx_mbps: None,
+            ..VfConfig::default()
         };
         let names: Vec<_> = differences(0, &config, &state).iter().map(|d| d.attribute).collect();
         assert_eq!(names, ["trust", "mac"]);
         assert!(differences(0, &VfConfig::default(), &state).is_empty());
+    }
+
+    #[test]
+    fn what_a_driver_does_not_report_is_no_off() {
+        let off = VfConfig {
+            trust: Some(false),
+            ..VfConfig::default()
+        };
+        let found = |trust| {
+            let state = VfState {
+                trust,
+                ..VfState::default()
+            };
+            differences(0, &off, &state).into_iter().map(|d| d.found).next()
+        };
+        assert_eq!(found(Some(false)), None, "as wanted");
+        assert_eq!(found(None), Some(None), "nobody can tell");
+        assert_eq!(found(Some(true)), Some(Some("on".to_owned())));
+    }
+
+    #[test]
+    fn one_end_of_the_rate_leaves_the_other_as_it_is() {
+        let state = VfState {
+            min_tx_mbps: 100,
+            ..VfState::default()
+        };
+        let config = VfConfig {
+            max_tx_mbps: Some(1000),
+            ..VfConfig::default()
+        };
+        let rates = differences(0, &config, &state);
+        let [rate] = rates.as_slice() else { panic!("one") };
+        assert_eq!(rate.wanted, "100 to 1000 Mbit/s");
+        assert!(
+            differences(
+                0,
+                &VfConfig {
+                    max_tx_mbps: Some(0),
+                    ..config
+                },
+                &state
+            )
+            .is_empty()
+        );
     }
 }

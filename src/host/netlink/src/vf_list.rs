@@ -163,7 +163,10 @@ fn decode_vf(attributes: &[u8]) -> std::result::Result<Option<(u32, VfState)>, D
             }
             IFLA_VF_SPOOFCHK => state.spoofchk = setting(word(value, 1)),
             IFLA_VF_TRUST => state.trust = setting(word(value, 1)),
-            IFLA_VF_RATE => state.max_tx_mbps = word(value, 2).unwrap_or(0),
+            IFLA_VF_RATE => {
+                state.min_tx_mbps = word(value, 1).unwrap_or(0);
+                state.max_tx_mbps = word(value, 2).unwrap_or(0);
+            }
             _ => {}
         }
     }
@@ -221,7 +224,7 @@ mod tests {
             qos: 5,
             trust: None,
             spoofchk: Some(true),
-            max_tx_mbps: 0,
+            ..VfState::default()
         };
         assert_eq!(list.vfs, [(3, expected)]);
     }

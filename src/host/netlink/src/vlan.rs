@@ -10,8 +10,9 @@ use rtnetlink::{LinkUnspec, LinkVlan};
 const OWN: &str = "hybond";
 
 impl Netlink {
-    /// The sub-interface of `vlan` on `lower`, up; made if there is none.
-    pub(crate) async fn vlan_over(&self, lower: &Link, vlan: u16) -> Result<(Link, Change)> {
+    /// The sub-interface of `vlan` on `lower`, up; made if there is none. Packets of `mtu` bytes pass it: one that is hybond's
+    /// is widened, as it may be shared by pools of different needs.
+    pub(crate) async fn vlan_over(&self, lower: &Link, vlan: u16, mtu: Option<u32>) -> Result<(Link, Change)> {
         if !(1..=4094).contains(&vlan) {
             return Err(Error::BadVlan { vlan });
         }
@@ -20,9 +21,22 @@ impl Netlink {
         let found = links
             .iter()
             .find(|link| link.lower == Some(lower.index) && link.kind == Kind::Vlan { id: vlan });
+        let is_own = |link: &Link| link.alias.as_deref() == Some(OWN);
+        if let Some((link, wanted)) = found.zip(mtu).filter(|(link, mtu)| link.mtu < *mtu) {
+            if !is_own(link) {
+                return Err(Error::LowerMtu {
+                    lower: link.name.clone(),
+                    mtu: link.mtu,
+                    wanted,
+                });
+            }
+            // It has the MTU that its lower device had when it was made.
+            self.set_mtu(link, wanted).await?;
+        }
         match found {
-            Some(link) if link.up => Ok((link.clone(), Change::AlreadyThere)),
-            Some(link) if link.alias.as_deref() == Some(OWN) => {
+            // As `make_standby` takes what it has to undo: a sub-interface that was there stays.
+            Some(link) if link.up => Ok((self.required(&link.name).await?, Change::AlreadyThere)),
+            Some(link) if is_own(link) => {
                 self.set_link_up(link, true).await?;
                 Ok((self.required(&link.name).await?, Change::Made))
             }

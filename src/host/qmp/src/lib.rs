@@ -23,6 +23,7 @@ mod guard;
 mod link;
 mod message;
 mod qmp;
+mod rx_filter;
 mod socket;
 
 pub use commands::QUICK;
@@ -33,3 +34,4 @@ pub use link::{LinkEvent, QmpLink};
 /// The types of QEMU's commands, for [`Qmp::execute`].
 pub use qapi::qmp as types;
 pub use qmp::{GREETING, Qmp};
+pub use rx_filter::RxFilter;

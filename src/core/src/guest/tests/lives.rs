@@ -135,7 +135,7 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
         &mut guest,
         30,
         Action::RaiseStandby(mac()),
-        Outcome::Standby(StandbySeen { pf: pf(), up: true }),
+        Outcome::Standby(standby(true)),
     );
     guest.handle(31, Event::Running(true));
     expect(&mut guest, 31, Action::Announce, Outcome::Done);

@@ -3,6 +3,7 @@
 mod faults;
 mod hooks;
 mod lives;
+mod tuning;
 
 use super::*;
 use crate::ids::{IfName, MigrationId};
@@ -29,6 +30,7 @@ fn spec(policy: Policy) -> DomainSpec {
         pool: "lan".parse().expect("name"),
         policy,
         vlan: None,
+        mtu: None,
         standby: StandbyKind::Ethernet,
     };
     DomainSpec {
@@ -94,7 +96,7 @@ fn picture(job: Job, running: bool, plugged: bool) -> Snapshot {
     Snapshot {
         libvirt: Some((DomainSeen::Active, job)),
         qmp: Some(qmp(running, plugged)),
-        standby: [(mac(), StandbySeen { pf: pf(), up: true })].into(),
+        standby: [(mac(), standby(true))].into(),
     }
 }
 
@@ -116,7 +118,7 @@ fn qmp(running: bool, plugged: bool) -> QmpSeen {
 }
 
 fn standby(up: bool) -> StandbySeen {
-    StandbySeen { pf: pf(), up }
+    StandbySeen::made(pf(), up)
 }
 
 fn failure(reason: &str) -> Failure {
