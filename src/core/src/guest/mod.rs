@@ -140,6 +140,7 @@ enum Retry {
     Clean(Mac),
     Job,
     Repair,
+    Write,
     Look,
 }
 
@@ -229,7 +230,8 @@ impl Guest {
         let as_wanted =
             |mac: &Mac| self.on_primary(*mac) || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac);
         let busy = self.in_flight.is_some() || !self.waiters.is_empty() || !self.answers.is_empty();
-        let done = self.seen.looked && !self.record.xml_stale && !self.record.arrived;
+        let written = !self.record.xml_stale && self.record.unwritten.is_empty();
+        let done = self.seen.looked && written && !self.record.arrived;
         self.record.stage == Stage::Running && !busy && done && self.record.macs().iter().all(as_wanted)
     }
 

@@ -3,6 +3,7 @@
 mod faults;
 mod hooks;
 mod lives;
+mod policy;
 
 use super::*;
 use crate::ids::{IfName, MigrationId};
