@@ -5,6 +5,7 @@ mod api;
 mod config;
 mod inventory;
 mod logging;
+mod reservations;
 mod shared;
 mod startup;
 mod task;

@@ -4,6 +4,7 @@ use crate::adapters::{Adapters, chain};
 use crate::api;
 use crate::config::{Config, Tls};
 use crate::inventory;
+use crate::reservations;
 use crate::shared::Shared;
 use anyhow::Context;
 use hybond_core::guest::{Event, Record, Stage};
@@ -17,6 +18,7 @@ use hybond_vfio::{Detection, PlugWay, Plugger, Sysfs, detect};
 use hybond_wire::{control, hook};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
@@ -100,6 +102,7 @@ pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
     book.set_pools(pools);
     let journal = Journal::open(state)?;
     let records = records(&journal, &mut book)?;
+    reservations::load(&journal, &mut book);
     let me = me(&config)?;
     let files = tls(&config.tls);
     let peers = match PeerServer::bind(config.listen, files.clone(), Limits::default()).await {
@@ -135,6 +138,7 @@ pub async fn begin(config: Config, state: &Path) -> anyhow::Result<Daemon> {
         sysfs,
         peers: PeerClient::new(files),
         book: Mutex::new(book),
+        started: Instant::now(),
         config,
     };
     let (feed, _) = broadcast::channel(FEED);
@@ -196,6 +200,7 @@ impl Daemon {
             peers,
         } = self;
         tokio::spawn(api::hook::serve(Arc::clone(&shared), hook));
+        tokio::spawn(reservations::expire(Arc::clone(&shared)));
         tokio::spawn(api::control::serve(Arc::clone(&shared), about, control));
         // Listens until it is dropped.
         let _server = peers.map(|(server, requests)| {
@@ -225,7 +230,10 @@ async fn follow(shared: Arc<Shared>, mut events: Events) {
             LibvirtEvent::Lost { reason } => {
                 warn!(reason, "libvirt cannot be reached, guests stay as they are: {reason}")
             }
-            LibvirtEvent::Lifecycle { id, event, .. } => {
+            LibvirtEvent::Lifecycle { id, name, event } => {
+                if let Some(task) = shared.task(id).filter(|task| task.name != name) {
+                    task.tell(Event::Renamed(name)).await;
+                }
                 if matches!(event, Lifecycle::Started(_)) {
                     adopt(&shared).await;
                 }

@@ -265,6 +265,7 @@ impl Guest {
                 self.seen.looked = false;
                 self.look_again = matches!(self.in_flight, Some(Action::Look { .. }));
             }
+            Event::Renamed(name) => self.record.spec.name = name,
             Event::PoolChanged => self.not_before.retain(|retry, _| !matches!(retry, Retry::Lease(_))),
             event => {
                 if let Event::DeviceDeleted(mac) = &event {

@@ -81,6 +81,12 @@ impl PoolBook {
         self.reservations.values()
     }
 
+    /// Something is held for a domain.
+    #[must_use]
+    pub fn holds_for(&self, domain: DomainId) -> bool {
+        self.reservations.values().any(|held| held.lease.domain == domain)
+    }
+
     /// Whom a VF is held for.
     #[must_use]
     pub fn reserved(&self, vf: &VfId) -> Option<&Reservation> {

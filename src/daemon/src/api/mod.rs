@@ -1,8 +1,12 @@
 //! The daemon's doors: libvirt's hook, hybondctl, and other hosts' daemons.
 
+mod arrivals;
+mod change;
 pub mod control;
+mod find;
 pub mod hook;
 pub mod peer;
+mod schedule;
 mod socket;
 
 pub use socket::listen;
