@@ -41,7 +41,11 @@ fn text(check: &Check) -> String {
     };
     let mut text = format!("{} on {}: {verdict}\n", plain(&check.domain), check.to);
     if !check.pairs.is_empty() {
-        let mut rows = vec![["PAIR", "POOL", "POLICY", "PATH", "VF", "PF"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["PAIR", "POOL", "POLICY", "PATH", "VF", "PF"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
         for pair in &check.pairs {
             rows.push(vec![
                 pair.mac.to_string(),

@@ -19,13 +19,25 @@ const PLUG_SECONDS: u64 = 300;
 /// `hybondctl drain`.
 pub fn drain(socket: &Path, what: &Act, output: &Output) -> Result<(), Failure> {
     let has_work = |domain: &DomainStatus| domain.pairs.iter().any(|pair| !pair.drained);
-    one_or_all(socket, what, (has_work, "drained"), |domain| Request::Drain { domain }, output)
+    one_or_all(
+        socket,
+        what,
+        (has_work, "drained"),
+        |domain| Request::Drain { domain },
+        output,
+    )
 }
 
 /// `hybondctl plug`.
 pub fn plug(socket: &Path, what: &Act, output: &Output) -> Result<(), Failure> {
     let has_work = |domain: &DomainStatus| domain.pairs.iter().any(|pair| pair.drained);
-    one_or_all(socket, what, (has_work, "plugged"), |domain| Request::Plug { domain }, output)
+    one_or_all(
+        socket,
+        what,
+        (has_work, "plugged"),
+        |domain| Request::Plug { domain },
+        output,
+    )
 }
 
 fn one_or_all(
@@ -53,7 +65,11 @@ fn one_or_all(
     if failures.is_empty() {
         return output.done(&format!("all {count} domains are {done}"));
     }
-    let message = format!("{} of {count} domains were not {done}: {}", failures.len(), failures.join("; "));
+    let message = format!(
+        "{} of {count} domains were not {done}: {}",
+        failures.len(),
+        failures.join("; ")
+    );
     Err(Failure::new(Kind::Failed, message))
 }
 

@@ -90,10 +90,12 @@ fn saved(
         Err(Failure::new(Kind::Failed, "interrupted before the save began"))
     } else {
         let monitor = Monitor::new(domain.clone(), Arc::clone(&progress), interrupt, within);
-        monitor.watch(|| work(&domain)).map_err(|error| match monitor.cancelled() {
-            Some(why) => Failure::new(Kind::Failed, format!("save of domain {name} cancelled: {why}")),
-            None => libvirt::failed(&format!("save of domain {name}"), &error),
-        })
+        monitor
+            .watch(|| work(&domain))
+            .map_err(|error| match monitor.cancelled() {
+                Some(why) => Failure::new(Kind::Failed, format!("save of domain {name} cancelled: {why}")),
+                None => libvirt::failed(&format!("save of domain {name}"), &error),
+            })
     };
     progress.clear();
     let took = duration(started.elapsed().as_secs_f64() * 1000.0);

@@ -65,7 +65,10 @@ fn status_text(domains: &[DomainStatus]) -> String {
         for pair in &domain.pairs {
             if pair.drained {
                 let name = plain(&domain.name);
-                text += &format!("{name} {}: drained; 'hybondctl plug {name}' gives it a VF again\n", pair.mac);
+                text += &format!(
+                    "{name} {}: drained; 'hybondctl plug {name}' gives it a VF again\n",
+                    pair.mac
+                );
             } else if let Some(why) = &pair.degraded {
                 text += &format!("{} {}: {}\n", plain(&domain.name), pair.mac, plain(why));
             }
@@ -162,7 +165,11 @@ fn pools_text(pools: &[PoolStatus]) -> String {
         let free = pool.vfs.iter().filter(is_free).count();
         text += &format!("{}: {free} of {} free", pool.name, pool.vfs.len());
         if !pool.waiting.is_empty() {
-            let names: Vec<String> = pool.waiting.iter().map(|who| format!("{} {}", plain(&who.name), who.mac)).collect();
+            let names: Vec<String> = pool
+                .waiting
+                .iter()
+                .map(|who| format!("{} {}", plain(&who.name), who.mac))
+                .collect();
             text += &format!("; waiting, the longest first: {}", names.join(", "));
         }
         text.push('\n');

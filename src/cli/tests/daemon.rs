@@ -193,7 +193,10 @@ fn a_policy_is_set_and_said_what_came_of_it() {
     let daemon = Daemon::answering(vec![script]);
     let outcome = hybondctl(&daemon.socket(), &["set", "web-1", "--policy", "never", "--vlan", "0"]);
     assert_eq!(outcome.stderr, "unplug              412 ms\n");
-    assert_eq!(outcome.ok(), "web-1: policy of 52:54:00:aa:00:01 is never, on its standby\n");
+    assert_eq!(
+        outcome.ok(),
+        "web-1: policy of 52:54:00:aa:00:01 is never, on its standby\n"
+    );
     let asked = Request::Set {
         domain: "web-1".to_owned(),
         mac: None,
@@ -273,11 +276,23 @@ PAIR               POOL  POLICY  PATH     VF            PF
     assert_eq!(ask(Fit::Vf).ok(), expected);
     let standby = ask(Fit::Standby);
     assert_eq!(standby.code, Some(7));
-    assert!(standby.stdout.starts_with("web-1 on node2: fits, and would run on its standby"));
-    assert!(standby.stdout.ends_with("52:54:00:aa:00:01: every VF of pool 10GE is leased\n"));
+    assert!(
+        standby
+            .stdout
+            .starts_with("web-1 on node2: fits, and would run on its standby")
+    );
+    assert!(
+        standby
+            .stdout
+            .ends_with("52:54:00:aa:00:01: every VF of pool 10GE is leased\n")
+    );
     let no = ask(Fit::No);
     assert_eq!(no.code, Some(4));
-    assert!(no.stdout.contains("obstacle: node2 cannot ask node1 for the drain\n"), "{}", no.stdout);
+    assert!(
+        no.stdout.contains("obstacle: node2 cannot ask node1 for the drain\n"),
+        "{}",
+        no.stdout
+    );
     let daemon = Daemon::answering(vec![vec![check(Fit::Standby)]]);
     let json = hybondctl(&daemon.socket(), &["check", "web-1", "--to", "node2", "--json"]);
     assert_eq!((json.code, json.json()["fit"].as_str()), (Some(7), Some("standby")));
@@ -311,7 +326,10 @@ fn vfs_are_reserved_elsewhere_and_shown_there() {
     assert_eq!(text, expected);
     let text = hybondctl(&daemon.socket(), &["reserve", "web-1", "--to", "node2", "--cancel"]).ok();
     assert_eq!(text, "node2 holds no VF for web-1 any more\n");
-    assert!(matches!(&daemon.requests()[..], [Request::Reserve { seconds: 60, .. }, Request::CancelReservation { .. }]));
+    assert!(matches!(
+        &daemon.requests()[..],
+        [Request::Reserve { seconds: 60, .. }, Request::CancelReservation { .. }]
+    ));
 
     let Response::Pools { mut pools } = pools() else {
         panic!("pools")
@@ -331,7 +349,10 @@ fn vfs_are_reserved_elsewhere_and_shown_there() {
     let daemon = Daemon::answering(vec![vec![Response::Pools { pools }]]);
     let text = hybondctl(&daemon.socket(), &["pool"]).ok();
     assert!(text.contains("reserved for web-2 52:54:00:aa:00:02, "), "{text}");
-    assert!(text.ends_with("10GE: 0 of 2 free; waiting, the longest first: db-1 52:54:00:aa:00:02\n"), "{text}");
+    assert!(
+        text.ends_with("10GE: 0 of 2 free; waiting, the longest first: db-1 52:54:00:aa:00:02\n"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -256,12 +256,18 @@ fn a_domain_is_drained_and_then_saved() {
     let (outcome, asked) = saved(script(), &["save", "web-1", path]);
     assert_eq!(outcome.stderr, "web-1 is drained\n");
     let text = outcome.ok();
-    assert!(text.starts_with("domain web-1 saved in ") && text.contains(&format!("'virsh restore {path}'")), "{text}");
+    assert!(
+        text.starts_with("domain web-1 saved in ") && text.contains(&format!("'virsh restore {path}'")),
+        "{text}"
+    );
     assert_eq!(asked, ["Status", "Drain"]);
     assert!(file.metadata().expect("a file").len() > 0);
     let (outcome, _) = saved(script(), &["managedsave", "web-1"]);
     let text = outcome.ok();
-    assert!(text.ends_with("; 'virsh start web-1' brings it back, with VFs\n"), "{text}");
+    assert!(
+        text.ends_with("; 'virsh start web-1' brings it back, with VFs\n"),
+        "{text}"
+    );
 }
 
 #[test]

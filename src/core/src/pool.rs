@@ -256,11 +256,7 @@ impl PoolBook {
         let mut load: BTreeMap<&IfName, (usize, usize)> = BTreeMap::new();
         for vf in vfs {
             let (free, leased) = load.entry(&vf.pf).or_default();
-            if self.is_free(vf) {
-                *free += 1
-            } else {
-                *leased += 1
-            }
+            if self.is_free(vf) { *free += 1 } else { *leased += 1 }
         }
         load.into_iter()
             .min_by_key(|(_, (free, leased))| (Reverse(*free), *leased))

@@ -29,7 +29,11 @@ pub fn load(journal: &Journal, book: &mut PoolBook) {
             book.restore_reservations(held.unwrap_or_default());
             book.expire(epoch_ms());
         }
-        Err(error) => error!(error = chain(&error), "the reservations of VFs are lost: {}", chain(&error)),
+        Err(error) => error!(
+            error = chain(&error),
+            "the reservations of VFs are lost: {}",
+            chain(&error)
+        ),
     }
 }
 
@@ -66,7 +70,11 @@ pub async fn expire(shared: Arc<Shared>) {
             shared.tell_all(&Event::PoolChanged).await;
             if let Err(error) = keep(&shared).await {
                 // What is left there has ended, and is not taken up again.
-                error!(error = chain(&error), "reservations cannot be written down: {}", chain(&error));
+                error!(
+                    error = chain(&error),
+                    "reservations cannot be written down: {}",
+                    chain(&error)
+                );
             }
         }
         let next = shared.adapters.book().reservations().map(|held| held.until).min();
@@ -75,5 +83,54 @@ pub async fn expire(shared: Arc<Shared>) {
             () = tokio::time::sleep(next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
             () = shared.reserved.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hybond_core::pool::{Lease, Vf};
+
+    fn held(vf: &str, until: u64) -> Reservation {
+        let vf = Vf {
+            id: vf.parse().expect("vf"),
+            pf: "pf0".parse().expect("name"),
+            index: 0,
+            numa_node: None,
+        };
+        let lease = Lease {
+            vf,
+            domain: DomainId::from_bytes([7; 16]),
+            mac: "52:54:00:aa:00:01".parse().expect("mac"),
+        };
+        Reservation {
+            lease,
+            name: "web".into(),
+            by: "node1".into(),
+            until,
+        }
+    }
+
+    #[test]
+    fn what_is_held_outlives_the_daemon_and_not_its_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(folder.path()).expect("a journal");
+        let later = held("0000:01:10.0", epoch_ms() + 60_000);
+        let record = vec![later.clone(), held("0000:01:10.2", epoch_ms() - 1)];
+        journal.put_named(RECORD, &record).expect("written");
+        let mut book = PoolBook::default();
+        load(&journal, &mut book);
+        assert_eq!(book.reservations().collect::<Vec<_>>(), [&later]);
+    }
+
+    #[test]
+    fn a_record_that_is_damaged_or_not_there_holds_nothing_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(folder.path()).expect("a journal");
+        let mut book = PoolBook::default();
+        load(&journal, &mut book);
+        std::fs::write(folder.path().join("named/reservations.json"), "[").expect("written");
+        load(&journal, &mut book);
+        assert_eq!(book.reservations().count(), 0);
     }
 }

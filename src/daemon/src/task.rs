@@ -333,7 +333,11 @@ impl Task {
             let (shared, id) = (Arc::clone(&self.shared), record.spec.id);
             tokio::spawn(async move {
                 if let Err(error) = reservations::give_up(&shared, id).await {
-                    warn!(error = chain(&error), "a reservation is held again after a restart: {}", chain(&error));
+                    warn!(
+                        error = chain(&error),
+                        "a reservation is held again after a restart: {}",
+                        chain(&error)
+                    );
                 }
             });
         }

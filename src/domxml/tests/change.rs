@@ -304,7 +304,10 @@ fn a_pair_is_changed_and_the_others_stay() {
     let element = change_pairs(&enabled, &changes).expect("enabled").expect("changed");
     assert!(element.contains("policy=\"never\" vlan=\"42\""), "{element}");
     assert!(element.contains("<interface>"), "what disable needs stays: {element}");
-    let same = [(mac(1), PairChange::Policy(Policy::Prefer)), (mac(1), PairChange::Vlan(None))];
+    let same = [
+        (mac(1), PairChange::Policy(Policy::Prefer)),
+        (mac(1), PairChange::Vlan(None)),
+    ];
     assert_eq!(change_pairs(&enabled, &same).expect("enabled"), None);
     assert!(matches!(change_pairs(PLAIN, &changes), Err(XmlError::NotEnabled)));
 }

@@ -123,7 +123,10 @@ fn a_policy_that_is_set_counts_at_once_and_on_the_next_host() {
         world.migrate(0, has);
         assert!(settles(&mut world), "seed {seed}");
         assert_eq!(world.home(has), Some(1), "seed {seed}");
-        assert!(!on_vf(&world, has), "seed {seed}: the other host has a VF, and knows better");
+        assert!(
+            !on_vf(&world, has),
+            "seed {seed}: the other host has a VF, and knows better"
+        );
         world.set_policy(1, has, Policy::Require);
         assert!(world.until(|world| on_vf(world, has)), "seed {seed}");
         world.calm();
@@ -198,8 +201,11 @@ fn a_drained_guest_is_saved_and_comes_back_on_a_vf() {
         world.unasked(0, a, true);
         assert!(settles(&mut world), "seed {seed}");
         assert_eq!((world.home(a), world.tally.saved), (None, 1), "seed {seed}");
-        world.start_domain(0, a);
+        // From its file, on this host or on the other.
+        let there = usize::from(seed % 2 == 1);
+        world.start_domain(there, a);
         assert!(settles(&mut world), "seed {seed}");
+        assert_eq!(world.home(a), Some(there), "seed {seed}");
         assert!(on_vf(&world, a), "seed {seed}");
     }
 }

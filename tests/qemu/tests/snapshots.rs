@@ -21,7 +21,10 @@ fn with_disk() -> Qemu {
         .arg(&disk)
         .arg("256M")
         .status();
-    assert!(made.expect("qemu-img runs: it is in Debian's package qemu-utils").success());
+    assert!(
+        made.expect("qemu-img runs: it is in Debian's package qemu-utils")
+            .success()
+    );
     let blockdev = format!(
         "driver=qcow2,node-name=disk0,file.driver=file,file.filename={}",
         disk.display()
@@ -90,7 +93,10 @@ async fn an_external_snapshot_of_the_disks_goes_on_untouched() {
     // Whatever it would have caused has been sent before this.
     command(&qmp, "cont", Value::Null).await;
     let heard = heard_until(&mut events, |event| *event == Event::Resume).await;
-    assert!(!heard.iter().any(|event| of_the_guard(event) || is_migration(event)), "{heard:?}");
+    assert!(
+        !heard.iter().any(|event| of_the_guard(event) || is_migration(event)),
+        "{heard:?}"
+    );
     assert!(qmp.plugged().borrow().contains(&mac().primary_id()));
 }
 
@@ -108,8 +114,15 @@ async fn an_internal_snapshot_with_a_vf_plugged_is_not_kept_secret() {
         _ => None,
     };
     let statuses: Vec<MigrationStatus> = heard.iter().filter_map(status).collect();
-    assert_eq!(statuses, [MigrationStatus::Setup, MigrationStatus::Completed], "{heard:?}");
+    assert_eq!(
+        statuses,
+        [MigrationStatus::Setup, MigrationStatus::Completed],
+        "{heard:?}"
+    );
     // The cancellation that came after all of it does no harm.
-    assert_eq!(qmp.query_migrate().await.expect("migration"), MigrationStatus::Completed);
+    assert_eq!(
+        qmp.query_migrate().await.expect("migration"),
+        MigrationStatus::Completed
+    );
     assert!(qmp.plugged().borrow().contains(&mac().primary_id()));
 }

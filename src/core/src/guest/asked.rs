@@ -1,9 +1,9 @@
 //! What is asked, who waits for it, and the answers.
 
-use super::{Guest, Retry};
 use super::act::{Action, Answer, Request, Token};
 use super::record::{DrainReason, Hook, Stage};
 use super::seen::DomainSeen;
+use super::{Guest, Retry};
 use crate::Millis;
 use crate::ids::{Mac, MigrationId};
 use crate::spec::{DomainSpec, Policy, StandbyKind};
@@ -150,7 +150,11 @@ impl Guest {
         if self.record.stage != Stage::Running {
             return self.refuse_stage(token);
         }
-        let macs = if macs.is_empty() { self.record.macs().into_iter().collect() } else { macs };
+        let macs = if macs.is_empty() {
+            self.record.macs().into_iter().collect()
+        } else {
+            macs
+        };
         if let Some(mac) = macs.iter().find(|mac| self.record.pair_spec(**mac).is_none()) {
             return self.refuse(token, &format!("it has no pair {mac}"));
         }

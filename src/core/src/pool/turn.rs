@@ -116,7 +116,10 @@ mod tests {
         give_back(&mut book, 1);
         // The quickest are not the first.
         let refused = take(&mut book, 6, None, 5_001).expect_err("not its turn");
-        assert_eq!(refused.to_string(), "the free VFs of pool lan go to guests that have waited longer");
+        assert_eq!(
+            refused.to_string(),
+            "the free VFs of pool lan go to guests that have waited longer"
+        );
         take(&mut book, 5, None, 5_001).expect_err("not its turn");
         take(&mut book, 7, None, 5_001).expect_err("who has just come is last");
         take(&mut book, 4, None, 5_002).expect("its turn");

@@ -66,9 +66,19 @@ fn in_pools(shared: &Shared, domain: DomainId, pairs: &[PairAsk]) -> Vec<PairFit
         let pf = book.standby_pf(&pair.pool);
         let (fit, vf, pf, why) = match lease {
             Some(Ok(lease)) => (Fit::Vf, Some(lease.vf.id), Some(lease.vf.pf), None),
-            Some(Err(none)) => (without_vf(pair.policy, &none, pf.as_ref()), None, pf, Some(none.to_string())),
+            Some(Err(none)) => (
+                without_vf(pair.policy, &none, pf.as_ref()),
+                None,
+                pf,
+                Some(none.to_string()),
+            ),
             None if pf.is_some() => (Fit::Vf, None, pf, None),
-            None => (Fit::No, None, None, Some(format!("pool {} has no PF on this host", pair.pool))),
+            None => (
+                Fit::No,
+                None,
+                None,
+                Some(format!("pool {} has no PF on this host", pair.pool)),
+            ),
         };
         PairFit {
             mac: pair.mac,
@@ -124,11 +134,16 @@ fn way_broken(shared: &Shared) -> Option<String> {
 /// The drain is asked for by this host: that connection goes the other way.
 async fn way_back(shared: &Shared, source: &PeerAddr) -> Option<String> {
     let request = Request::Ping { version: VERSION };
-    let answer = shared.adapters.peers.ask(source, &request, Patience::within(BACK_WITHIN), |_| ());
+    let answer = shared
+        .adapters
+        .peers
+        .ask(source, &request, Patience::within(BACK_WITHIN), |_| ());
     let me = &shared.adapters.me;
     match answer.await {
         Ok(Response::Hello { .. }) => None,
-        Ok(other) => Some(format!("{me}: {source} gave an answer that fits no greeting: {other:?}")),
+        Ok(other) => Some(format!(
+            "{me}: {source} gave an answer that fits no greeting: {other:?}"
+        )),
         Err(error) => Some(format!("{me} cannot ask {source} for the drain: {}", chain(&error))),
     }
 }
@@ -149,7 +164,10 @@ pub async fn reserve(
     }
     let asks = asks(domain, pairs);
     if asks.is_empty() {
-        return refused(shared, "the policy of every pair is \"never\": there is no VF to reserve");
+        return refused(
+            shared,
+            "the policy of every pair is \"never\": there is no VF to reserve",
+        );
     }
     let until = reservations::epoch_ms() + for_ms.min(LONGEST_RESERVATION_MS);
     let reserved = {
@@ -190,7 +208,10 @@ pub async fn cancel(shared: &Shared, domain: DomainId) -> Response {
 fn bounded(shared: &Shared, pairs: &[PairAsk]) -> Result<(), Response> {
     match pairs.len() {
         1..=MAX_PAIRS => Ok(()),
-        count => Err(refused(shared, &format!("a domain has 1 to {MAX_PAIRS} pairs, not {count}"))),
+        count => Err(refused(
+            shared,
+            &format!("a domain has 1 to {MAX_PAIRS} pairs, not {count}"),
+        )),
     }
 }
 

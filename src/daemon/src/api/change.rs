@@ -51,8 +51,14 @@ pub async fn set(
             return Ok(response);
         }
         if let Some(vlan) = change.vlan {
-            let vlan = if vlan == 0 { "untagged".to_owned() } else { format!("VLAN {vlan}") };
-            told.push(format!("{vlan} from the next start: a running guest's standby cannot be moved"));
+            let vlan = if vlan == 0 {
+                "untagged".to_owned()
+            } else {
+                format!("VLAN {vlan}")
+            };
+            told.push(format!(
+                "{vlan} from the next start: a running guest's standby cannot be moved"
+            ));
         }
     }
     if let (Some(policy), true) = (change.policy, found.running.is_some()) {
@@ -82,7 +88,10 @@ fn chosen(found: &Found, change: &Change) -> Result<BTreeSet<Mac>, (ErrorKind, S
         }
         Some(mac) => Ok([mac].into()),
         None if change.vlan.is_some() && macs.len() > 1 => {
-            let message = format!("{name} has several pairs; say with --mac whose VLAN is meant: {}", list());
+            let message = format!(
+                "{name} has several pairs; say with --mac whose VLAN is meant: {}",
+                list()
+            );
             Err((ErrorKind::Invalid, message))
         }
         None => Ok(macs),
@@ -93,7 +102,12 @@ fn chosen(found: &Found, change: &Change) -> Result<BTreeSet<Mac>, (ErrorKind, S
 fn next_start(macs: &BTreeSet<Mac>, change: &Change, runs: bool) -> Vec<(Mac, PairChange)> {
     let vlan = change.vlan.map(|vlan| PairChange::Vlan((vlan != 0).then_some(vlan)));
     let policy = change.policy.filter(|_| !runs).map(PairChange::Policy);
-    let of = |mac: &Mac| vlan.into_iter().chain(policy).map(|change| (*mac, change)).collect::<Vec<_>>();
+    let of = |mac: &Mac| {
+        vlan.into_iter()
+            .chain(policy)
+            .map(|change| (*mac, change))
+            .collect::<Vec<_>>()
+    };
     macs.iter().flat_map(of).collect()
 }
 
@@ -109,7 +123,9 @@ async fn write(shared: &Shared, found: &Found, changes: Vec<(Mac, PairChange)>) 
         Err(error) => return Err(failed(ErrorKind::Failed, chain(&error))),
     }
     let written = libvirt.change_pairs(id, changes, false).await;
-    written.map(drop).map_err(|error| failed(ErrorKind::Failed, chain(&error)))
+    written
+        .map(drop)
+        .map_err(|error| failed(ErrorKind::Failed, chain(&error)))
 }
 
 /// What has become of a pair.

@@ -71,13 +71,19 @@ fn fit(check: &Check) -> Fit {
 /// What this host has to say.
 fn leave_here(shared: &Shared, found: &Found, check: &mut Check) {
     let Some((_, status)) = &found.running else {
-        check.notes.push("it does not run here; this is how it could be started there".to_owned());
+        check
+            .notes
+            .push("it does not run here; this is how it could be started there".to_owned());
         return;
     };
-    let DomainStatus { stage, agent, pairs, .. } = status;
+    let DomainStatus {
+        stage, agent, pairs, ..
+    } = status;
     let plugged = pairs.iter().any(|pair| pair.plugged);
     if stage != "running" {
-        check.obstacles.push(format!("it is {stage} here; try again when it is running"));
+        check
+            .obstacles
+            .push(format!("it is {stage} here; try again when it is running"));
     }
     if plugged && !agent && shared.adapters.config.guest.need_agent {
         check.obstacles.push(
@@ -141,14 +147,21 @@ pub async fn cancel(shared: &Shared, domain: &str, to: &PeerAddr) -> Response {
 }
 
 async fn ask(shared: &Shared, to: &PeerAddr, request: &peer::Request) -> Result<peer::Response, String> {
-    let answer = shared.adapters.peers.ask(to, request, Patience::within(WITHIN), |_| ()).await;
+    let answer = shared
+        .adapters
+        .peers
+        .ask(to, request, Patience::within(WITHIN), |_| ())
+        .await;
     answer.map_err(|error| chain(&error))
 }
 
 /// A refusal: for a reason, or by a host of an older release, which says only that it does not understand.
 async fn not_understood(shared: &Shared, to: &PeerAddr, what: &str, answer: &peer::Response) -> Response {
     let peer::Response::Refused { reason } = answer else {
-        return failed(ErrorKind::Failed, format!("{to} gave an answer that fits no {what}: {answer:?}"));
+        return failed(
+            ErrorKind::Failed,
+            format!("{to} gave an answer that fits no {what}: {answer:?}"),
+        );
     };
     let ping = peer::Request::Ping { version: peer::VERSION };
     match ask(shared, to, &ping).await {

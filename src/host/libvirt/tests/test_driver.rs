@@ -157,7 +157,11 @@ async fn a_policy_is_written_to_both_definitions_and_a_vlan_to_the_next_start() 
     for (scope, vlan) in [(Scope::Live, pair.vlan), (Scope::Persistent, Some(77))] {
         let xml = libvirt.domain_xml(web, scope).await.expect("an answer").expect("XML");
         let spec = hybond_domxml::parse(&xml).expect("valid").expect("hybond's");
-        assert_eq!((spec.pairs[0].policy, spec.pairs[0].vlan), (Policy::Never, vlan), "{scope:?}");
+        assert_eq!(
+            (spec.pairs[0].policy, spec.pairs[0].vlan),
+            (Policy::Never, vlan),
+            "{scope:?}"
+        );
     }
     let test = libvirt.list_all().await.expect("a list");
     assert!(test.iter().any(|(id, _)| *id == web));

@@ -178,7 +178,10 @@ fn what_makes_no_sense_is_refused() {
     guest.handle(0, Event::Request(Token(1), request));
     assert!(matches!(answer(&mut guest, 0), Answer::Refused(reason) if reason.contains("no pair 52:54:00:aa:00:09")));
     let mut coming = received(Policy::Prefer);
-    coming.handle(0, Event::Request(Token(2), Request::SetPolicy(BTreeSet::new(), Policy::Never)));
+    coming.handle(
+        0,
+        Event::Request(Token(2), Request::SetPolicy(BTreeSet::new(), Policy::Never)),
+    );
     assert!(matches!(answer(&mut coming, 0), Answer::Refused(reason) if reason.contains("incoming")));
 }
 
@@ -188,5 +191,10 @@ fn a_record_of_before_is_read() {
     assert_eq!(json.get("unwritten"), None);
     json["stage"] = serde_json::json!({"stage": "draining", "reason": "administrator"});
     let read: Record = serde_json::from_value(json).expect("a record");
-    assert_eq!(read.stage, Stage::Draining { reason: DrainReason::Administrator });
+    assert_eq!(
+        read.stage,
+        Stage::Draining {
+            reason: DrainReason::Administrator
+        }
+    );
 }
