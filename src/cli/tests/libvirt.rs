@@ -242,7 +242,7 @@ fn saved(script: Vec<Vec<Response>>, arguments: &[&str]) -> (Outcome, Vec<String
     let mut all = vec!["--connect", URI];
     all.extend(arguments);
     let outcome = hybondctl(&daemon.socket(), &all);
-    let asked = daemon.requests().iter().map(|request| format!("{request:?}"));
+    let asked = daemon.requests().into_iter().map(|request| format!("{request:?}"));
     let names = asked.map(|text| text.split([' ', '{']).next().unwrap_or_default().to_owned());
     (outcome, names.collect())
 }
