@@ -97,11 +97,13 @@ units_verify() {
     local root=$work/unitroot
     mkdir -p "$root/usr/lib/systemd"
     cp -r "$work/hybond/usr/sbin" "$root/usr/"
+    mkdir -p "$root/usr/lib/hybond"
+    cp "$work/hybond/usr/lib/hybond/drain-before-save" "$root/usr/lib/hybond/"
     cp -r "$work/hybond-agent/usr/sbin/." "$root/usr/sbin/"
     cp -r /usr/lib/systemd/system "$root/usr/lib/systemd/"
     cp "$work"/hybond{,-agent}/usr/lib/systemd/system/*.service "$root/usr/lib/systemd/system/"
     local said
-    said=$(systemd-analyze verify --man=no --root="$root" hybondd.service hybond-agent.service 2>&1 | grep hybond || true)
+    said=$(systemd-analyze verify --man=no --root="$root" hybondd.service hybond-drain.service hybond-agent.service 2>&1 | grep hybond || true)
     [ -z "$said" ] || { echo "$said"; return 1; }
 }
 
@@ -167,9 +169,10 @@ same_again() {
     [ "$before" = "$after" ] || { printf '%s\n' "$before" "$after"; return 1; }
 }
 
-check "programs of a host" has hybond 755 /usr/sbin/hybondd /usr/bin/hybondctl /usr/lib/libvirt/hybond-hook
+check "programs of a host" has hybond 755 /usr/sbin/hybondd /usr/bin/hybondctl /usr/lib/libvirt/hybond-hook \
+    /usr/lib/hybond/drain-before-save
 check "files of a host" has hybond 644 \
-    /usr/lib/systemd/system/hybondd.service /usr/lib/sysusers.d/hybond.conf /usr/lib/tmpfiles.d/hybond.conf \
+    /usr/lib/systemd/system/{hybondd,hybond-drain}.service /usr/lib/sysusers.d/hybond.conf /usr/lib/tmpfiles.d/hybond.conf \
     /etc/apparmor.d/abstractions/libvirt-qemu.d/hybond /etc/hybond/hybond.toml \
     /usr/lib/systemd/catalog/hybond.catalog \
     /usr/share/man/man8/{hybondd,hybond-hook}.8.gz /usr/share/man/man5/hybond.toml.5.gz \

@@ -13,6 +13,8 @@ install -d "$stage/etc/libvirt/hooks/qemu.d"
 ln -s /usr/lib/libvirt/hybond-hook "$stage/etc/libvirt/hooks/qemu.d/50-hybond"
 
 put 644 systemd/hybondd.service /usr/lib/systemd/system/hybondd.service
+put 644 systemd/hybond-drain.service /usr/lib/systemd/system/hybond-drain.service
+put 755 systemd/drain-before-save /usr/lib/hybond/drain-before-save
 put 644 systemd/hybond.sysusers /usr/lib/sysusers.d/hybond.conf
 put 644 systemd/hybond.tmpfiles /usr/lib/tmpfiles.d/hybond.conf
 put 644 packaging/apparmor/hybond /etc/apparmor.d/abstractions/libvirt-qemu.d/hybond
@@ -31,6 +33,8 @@ put 644 "$generated/completions/hybondctl.fish" /usr/share/fish/vendor_completio
 put_doc hybond
 put 644 docs/operation.md /usr/share/doc/hybond/operation.md
 put 644 docs/pools.md /usr/share/doc/hybond/pools.md
+put 644 docs/life-of-a-domain.md /usr/share/doc/hybond/life-of-a-domain.md
+put 644 docs/scheduling.md /usr/share/doc/hybond/scheduling.md
 
 # What the programs link to and what they need of it, from the symbols they use.
 mkdir -p "$generated/debian"

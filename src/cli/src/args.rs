@@ -1,7 +1,7 @@
 //! The command line. Its help is the manual page as well.
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
-use hybond_core::ids::{Mac, PoolName};
+use hybond_core::ids::{Mac, PeerAddr, PoolName};
 use hybond_core::spec::Policy;
 use std::path::PathBuf;
 
@@ -20,7 +20,8 @@ Exit codes:
   3  no such domain, interface or pool on this host
   4  not possible in the present state; the message says what would be
   5  hybondd does not answer
-  6  libvirt does not answer";
+  6  libvirt does not answer
+  7  check: the domain fits, and would run on its standby";
 
 const ENABLE: &str = "\
 Makes a NIC of a domain a pair: an SR-IOV VF for speed, and a standby virtio NIC on the VF's PF, which takes over while the \
@@ -44,8 +45,51 @@ const DRAIN: &str = "\
 Moves a domain's traffic to the standby, unplugs its VFs and gives them back to their pools. The guest loses no packet and \
 runs on. They stay out until 'hybondctl plug', the next start or a migration.
 
-Do this before anything that a VF is in the way of: 'virsh save', 'virsh managedsave', maintenance of a NIC, and any \
+Do this before anything that a VF is in the way of: maintenance of a NIC, a snapshot with memory, and any \
 migration on a host where 'hybondctl host' says that VFs are plugged through libvirt.";
+
+const SET: &str = "\
+Changes a pair of a domain, without a restart of the guest.
+
+A policy holds at once: with 'never' the traffic moves to the standby and the VF is unplugged and given back; with 'prefer' \
+and 'require' a VF is leased and plugged, as soon as one is free. It is written into the domain's metadata, so that it \
+holds for the next start and on the next host as well. A VLAN holds from the next start: a running guest's standby cannot \
+be moved to another.";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  hybondctl set web-1 --policy never        the VF is for others; web-1 runs on its standby
+  hybondctl set web-1 --policy prefer       and back
+  hybondctl set web-1 --mac 52:54:00:aa:00:02 --policy require --vlan 42";
+
+const SAVE: &str = "\
+Takes the VFs out of a running domain and has libvirt save it. A VF must not be plugged while the memory is written: a plain \
+'virsh save' of a domain with a VF is cancelled.
+
+Restored by 'virsh restore', or started from its managed save, here or on another host of hybond's, the domain has VFs \
+again. If it cannot be saved they are plugged again at once. An interrupt (Ctrl-C) cancels the save.";
+
+const CHECK: &str = "\
+Asks another host whether a domain would fit there now: which VF and PF each pair would get, what would make the migration \
+fail, and whether the two hosts can talk. Nothing is changed, and nothing is held: see 'hybondctl reserve' for that.
+
+Exit code 0: it fits, every pair as its policy would have it. 7: it fits, and a pair of policy 'prefer' would run on its \
+standby. 4: it does not; the reasons are told.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  hybondctl check web-1 --to node2
+  hybondctl check web-1 --to node2.example.org:16515 --json";
+
+const RESERVE: &str = "\
+Has another host hold a VF for each pair of a domain, all or none, for a while. Nobody else gets them; the domain does when it \
+comes. They are shown in that host's 'hybondctl pool'. Reserved again, they are held for longer.";
+
+const RESERVE_EXAMPLES: &str = "\
+Examples:
+  hybondctl reserve web-1 --to node2 --for 600
+  virsh migrate --live web-1 qemu+ssh://node2/system
+  hybondctl reserve web-1 --to node2 --cancel";
 
 const MIGRATE: &str = "\
 Migrates a running domain, showing what hybond and libvirt do meanwhile. Any other tool that migrates by libvirt, such as \
@@ -92,7 +136,7 @@ pub struct Args {
     /// hybondd's control socket
     #[arg(long, global = true, value_name = "PATH", default_value = hybond_wire::control::SOCKET)]
     pub socket: PathBuf,
-    /// libvirt's connection, for enable, disable and migrate
+    /// libvirt's connection, for enable, disable, migrate and save
     #[arg(long, short, global = true, value_name = "URI", default_value = "qemu:///system")]
     pub connect: String,
     /// What to do.
@@ -126,11 +170,26 @@ pub enum Command {
     Config(Config),
     /// Show how this host plugs VFs, and whom its peers reach it as
     Host,
+    /// Change a pair's policy, at once, or its VLAN
+    #[command(long_about = SET, after_help = SET_EXAMPLES)]
+    Set(Set),
     /// Move the traffic to the standby and take the VFs out
     #[command(long_about = DRAIN)]
     Drain(Act),
     /// Plug VFs again after a drain
     Plug(Act),
+    /// Save a domain's state to a file, with its VFs taken out before
+    #[command(long_about = SAVE)]
+    Save(Save),
+    /// Save a domain's state where libvirt finds it at the next start, with its VFs taken out before
+    #[command(long_about = SAVE)]
+    Managedsave(Managedsave),
+    /// Ask another host whether a domain would fit there, changing nothing
+    #[command(long_about = CHECK, after_help = CHECK_EXAMPLES)]
+    Check(Check),
+    /// Have another host hold VFs for a domain that is to be migrated there
+    #[command(long_about = RESERVE, after_help = RESERVE_EXAMPLES)]
+    Reserve(Reserve),
     /// Migrate a domain, with progress
     #[command(long_about = MIGRATE, after_help = MIGRATE_EXAMPLES)]
     Migrate(Migrate),
@@ -190,11 +249,100 @@ pub struct Disable {
     pub file: Option<PathBuf>,
 }
 
-/// `drain` and `plug`.
+/// `set`.
 #[derive(Debug, clap::Args)]
-pub struct Act {
+#[command(group = ArgGroup::new("change").required(true).multiple(true).args(["policy", "vlan"]))]
+pub struct Set {
     /// Name or UUID
     pub domain: String,
+    /// The pair; all of the domain's without
+    #[arg(long)]
+    pub mac: Option<Mac>,
+    /// What to do where the pool has no free VF
+    #[arg(long, value_enum)]
+    pub policy: Option<PolicyArg>,
+    /// VLAN of both paths from the next start, 1-4094; 0 is untagged
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4094))]
+    pub vlan: Option<u16>,
+    /// Stop waiting after so many seconds; hybondd goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
+}
+
+/// `save`.
+#[derive(Debug, clap::Args)]
+pub struct Save {
+    /// Name or UUID
+    pub domain: String,
+    /// Where to, as libvirt sees it; 'virsh restore' takes it
+    pub file: PathBuf,
+    /// How.
+    #[command(flatten)]
+    pub how: SaveHow,
+}
+
+/// `managedsave`.
+#[derive(Debug, clap::Args)]
+pub struct Managedsave {
+    /// Name or UUID
+    pub domain: String,
+    /// How.
+    #[command(flatten)]
+    pub how: SaveHow,
+}
+
+/// What both ways of saving have.
+#[derive(Debug, clap::Args)]
+pub struct SaveHow {
+    /// Write past the host's cache
+    #[arg(long)]
+    pub bypass_cache: bool,
+    /// The guest runs when it is restored, also if it is paused now
+    #[arg(long, conflicts_with = "paused")]
+    pub running: bool,
+    /// The guest is paused when it is restored
+    #[arg(long)]
+    pub paused: bool,
+    /// Cancel after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: Option<u64>,
+}
+
+/// `check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Name or UUID
+    pub domain: String,
+    /// The other host, as its 'hybondctl host' names it: HOST or HOST:PORT
+    #[arg(long, value_name = "HOST")]
+    pub to: PeerAddr,
+}
+
+/// `reserve`.
+#[derive(Debug, clap::Args)]
+pub struct Reserve {
+    /// Name or UUID
+    pub domain: String,
+    /// The other host, as its 'hybondctl host' names it: HOST or HOST:PORT
+    #[arg(long, value_name = "HOST")]
+    pub to: PeerAddr,
+    /// How long they are held, at most a day
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub seconds: u64,
+    /// Hold them no longer
+    #[arg(long, conflicts_with = "seconds")]
+    pub cancel: bool,
+}
+
+/// `drain` and `plug`.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("whom").required(true).args(["domain", "all"]))]
+pub struct Act {
+    /// Name or UUID
+    pub domain: Option<String>,
+    /// Every domain of hybond's that runs on this host, several at a time
+    #[arg(long)]
+    pub all: bool,
     /// Stop waiting after so many seconds; hybondd goes on
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,

@@ -1,17 +1,23 @@
 //! `hybondctl`: hybond's domains, pools and migrations from a shell.
 
 mod args;
+mod change;
+mod check;
 mod config;
 mod control;
 mod define;
 mod drain;
 mod failure;
 mod generate;
+mod interrupt;
 mod inventory;
+mod job;
 mod libvirt;
 mod migrate;
 mod output;
 mod progress;
+mod reserve;
+mod save;
 mod show;
 mod svg;
 mod time;
@@ -27,7 +33,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let output = Output::new(args.json, args.quiet);
     match run(args, &output) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             output.failure(&failure);
             ExitCode::from(failure.kind.code())
@@ -35,14 +41,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args, output: &Output) -> Result<(), Failure> {
+fn run(args: Args, output: &Output) -> Result<ExitCode, Failure> {
     let Args {
         socket,
         connect,
         command,
         ..
     } = args;
-    match command {
+    let done = match command {
         Command::Enable(what) => define::enable(&connect, &what, output),
         Command::Disable(what) => define::disable(&connect, &what, output),
         Command::Status { domain } => show::status(&socket, domain, output),
@@ -50,10 +56,16 @@ fn run(args: Args, output: &Output) -> Result<(), Failure> {
         Command::Inventory => inventory::inventory(&socket, output),
         Command::Config(args::Config::Check(what)) => config::check(&what, output),
         Command::Host => show::host(&socket, output),
+        Command::Set(what) => change::set(&socket, &what, output),
         Command::Drain(what) => drain::drain(&socket, &what, output),
         Command::Plug(what) => drain::plug(&socket, &what, output),
+        Command::Save(what) => save::save(&socket, &connect, &what, output),
+        Command::Managedsave(what) => save::managedsave(&socket, &connect, &what, output),
+        Command::Check(what) => return check::check(&socket, &what, output),
+        Command::Reserve(what) => reserve::reserve(&socket, &what, output),
         Command::Migrate(what) => migrate::migrate(&socket, &connect, &what, output),
         Command::Timeline(what) => timeline::timeline(&socket, &what, output),
         Command::Generate { what, directory } => generate::generate(what, &directory),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

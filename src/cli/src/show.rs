@@ -7,7 +7,9 @@ use crate::time::{ago, now_ms};
 use hybond_core::ids::PoolName;
 use hybond_core::spec::Policy;
 use hybond_wire::agent;
-use hybond_wire::control::{DomainStatus, HandoverStatus, HostStatus, PairStatus, PoolStatus, Request, Response};
+use hybond_wire::control::{
+    DomainStatus, HandoverStatus, HostStatus, PairStatus, PoolStatus, Request, ReservationStatus, Response, VfStatus,
+};
 use serde::Serialize;
 use std::path::Path;
 
@@ -61,7 +63,13 @@ fn status_text(domains: &[DomainStatus]) -> String {
     let mut text = table(&rows);
     for domain in domains {
         for pair in &domain.pairs {
-            if let Some(why) = &pair.degraded {
+            if pair.drained {
+                let name = plain(&domain.name);
+                text += &format!(
+                    "{name} {}: drained; 'hybondctl plug {name}' gives it a VF again\n",
+                    pair.mac
+                );
+            } else if let Some(why) = &pair.degraded {
                 text += &format!("{} {}: {}\n", plain(&domain.name), pair.mac, plain(why));
             }
         }
@@ -88,7 +96,8 @@ fn pair_row(domain: &DomainStatus, pair: &PairStatus, now: u64) -> Vec<String> {
     ]
 }
 
-fn policy(policy: Policy) -> &'static str {
+/// The word of a policy.
+pub fn policy(policy: Policy) -> &'static str {
     match policy {
         Policy::Prefer => "prefer",
         Policy::Require => "require",
@@ -140,6 +149,7 @@ fn pools_text(pools: &[PoolStatus]) -> String {
     for pool in pools {
         for vf in &pool.vfs {
             let holder = vf.lease.as_ref().map(|l| format!("{} {}", plain(&l.name), l.mac));
+            let holder = holder.or_else(|| vf.reserved.as_ref().map(reserved));
             rows.push(vec![
                 pool.name.to_string(),
                 vf.vf.to_string(),
@@ -151,8 +161,18 @@ fn pools_text(pools: &[PoolStatus]) -> String {
     }
     let mut text = table(&rows);
     for pool in pools {
-        let free = pool.vfs.iter().filter(|vf| vf.lease.is_none()).count();
-        text += &format!("{}: {free} of {} free\n", pool.name, pool.vfs.len());
+        let is_free = |vf: &&VfStatus| vf.lease.is_none() && vf.reserved.is_none();
+        let free = pool.vfs.iter().filter(is_free).count();
+        text += &format!("{}: {free} of {} free", pool.name, pool.vfs.len());
+        if !pool.waiting.is_empty() {
+            let names: Vec<String> = pool
+                .waiting
+                .iter()
+                .map(|who| format!("{} {}", plain(&who.name), who.mac))
+                .collect();
+            text += &format!("; waiting, the longest first: {}", names.join(", "));
+        }
+        text.push('\n');
     }
     text + &handover_text(&pools.iter().flat_map(|pool| &pool.handover).collect::<Vec<_>>(), false)
 }
@@ -175,6 +195,11 @@ fn handover_text(rows: &[&HandoverStatus], whole: bool) -> String {
         true => text,
         false => format!("\nhow MACs are handed over:\n{text}"),
     }
+}
+
+fn reserved(held: &ReservationStatus) -> String {
+    let seconds = held.until_ms.saturating_sub(now_ms()).div_ceil(1000);
+    format!("reserved for {} {}, {seconds} s", plain(&held.name), held.mac)
 }
 
 /// `hybondctl host`.

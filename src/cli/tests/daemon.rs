@@ -5,9 +5,10 @@ mod common;
 use common::{Daemon, hybondctl};
 use hybond_wire::agent;
 use hybond_wire::control::{
-    DomainStatus, ErrorKind, HandoverStatus, HostStatus, LeaseStatus, PairStatus, Phase, PoolStatus, Request, Response,
-    Run, VfStatus,
+    Check, DomainStatus, ErrorKind, HandoverStatus, HostStatus, LeaseStatus, PairStatus, Phase, PoolStatus, Request,
+    ReservationStatus, Reserved, Response, Run, VfStatus,
 };
+use hybond_wire::peer::{Fit, Held, PairFit};
 use std::path::Path;
 
 fn pair(n: u8, active: agent::Path) -> PairStatus {
@@ -20,6 +21,7 @@ fn pair(n: u8, active: agent::Path) -> PairStatus {
         plugged: true,
         pf: Some("enp1s0f0".parse().expect("a name")),
         degraded: None,
+        drained: false,
         since_ms: None,
     }
 }
@@ -107,6 +109,7 @@ fn pools() -> Response {
         pf: "enp1s0f0".parse().expect("a name"),
         numa_node: Some(0),
         lease,
+        reserved: None,
     };
     let lease = LeaseStatus {
         domain: web().id,
@@ -120,6 +123,7 @@ fn pools() -> Response {
             name,
             vfs,
             handover: handover(),
+            waiting: Vec::new(),
         }],
     }
 }
@@ -196,6 +200,177 @@ fn a_drain_shows_its_phases_while_it_goes() {
     assert_eq!(outcome.json()["message"], "web-1 drained: 1 VF back in pool 10GE");
     let domain = "web-1".to_owned();
     assert_eq!(daemon.requests()[0], Request::Drain { domain });
+}
+
+#[test]
+fn a_policy_is_set_and_said_what_came_of_it() {
+    let done = Response::Done {
+        message: "web-1: policy of 52:54:00:aa:00:01 is never, on its standby".to_owned(),
+    };
+    let script = vec![progress(phase("unplug", 1000.0, Some(1412.0))), done];
+    let daemon = Daemon::answering(vec![script]);
+    let outcome = hybondctl(&daemon.socket(), &["set", "web-1", "--policy", "never", "--vlan", "0"]);
+    assert_eq!(outcome.stderr, "unplug              412 ms\n");
+    assert_eq!(
+        outcome.ok(),
+        "web-1: policy of 52:54:00:aa:00:01 is never, on its standby\n"
+    );
+    let asked = Request::Set {
+        domain: "web-1".to_owned(),
+        mac: None,
+        policy: Some(hybond_core::spec::Policy::Never),
+        vlan: Some(0),
+    };
+    assert_eq!(daemon.requests(), [asked]);
+}
+
+#[test]
+fn all_domains_are_drained_and_every_failure_told() {
+    let other = DomainStatus {
+        id: "a2a2a2a2-0000-4000-8000-000000000003".parse().expect("a UUID"),
+        name: "db-1".to_owned(),
+        ..web()
+    };
+    let mut drained = other.clone();
+    drained.name = "drained".to_owned();
+    drained.pairs.iter_mut().for_each(|pair| pair.drained = true);
+    let domains = vec![web(), other, drained];
+    let done = Response::Done {
+        message: "drained".to_owned(),
+    };
+    let refused = Response::Error {
+        kind: ErrorKind::Refused,
+        message: "hybond-agent does not answer in the guest".to_owned(),
+    };
+    let status = vec![Response::Status { domains }];
+    let daemon = Daemon::answering(vec![status.clone(), vec![done.clone()], vec![done.clone()]]);
+    let text = hybondctl(&daemon.socket(), &["drain", "--all"]).ok();
+    assert_eq!(text, "all 2 domains are drained\n");
+    assert_eq!(daemon.requests().len(), 3, "what is drained is left alone");
+    let daemon = Daemon::answering(vec![status, vec![done], vec![refused]]);
+    let outcome = hybondctl(&daemon.socket(), &["drain", "--all"]);
+    outcome.assert_failed(1, "1 of 2 domains were not drained: ");
+    outcome.assert_failed(1, ": hybond-agent does not answer in the guest");
+    let daemon = Daemon::answering(vec![vec![Response::Status { domains: vec![web()] }]]);
+    let text = hybondctl(&daemon.socket(), &["plug", "--all"]).ok();
+    assert_eq!(text, "no domain on this host is to be plugged\n");
+}
+
+fn check(fit: Fit) -> Response {
+    let pair = PairFit {
+        mac: web().pairs[0].mac,
+        pool: "10GE".parse().expect("a pool"),
+        policy: hybond_core::spec::Policy::Prefer,
+        fit,
+        vf: (fit == Fit::Vf).then(|| "0000:01:10.4".parse().expect("a VF")),
+        pf: Some("enp1s0f1".parse().expect("a name")),
+        why: (fit != Fit::Vf).then(|| "every VF of pool 10GE is leased".to_owned()),
+    };
+    let obstacles = (fit == Fit::No).then(|| "node2 cannot ask node1 for the drain".to_owned());
+    Response::Check {
+        check: Check {
+            domain: "web-1".to_owned(),
+            to: "node2".parse().expect("a peer"),
+            fit,
+            plug: Some("group".to_owned()),
+            pairs: vec![pair],
+            obstacles: obstacles.into_iter().collect(),
+            notes: Vec::new(),
+        },
+    }
+}
+
+#[test]
+fn a_check_tells_where_the_domain_would_be_and_has_an_exit_code_for_each_outcome() {
+    let ask = |fit| {
+        let daemon = Daemon::answering(vec![vec![check(fit)]]);
+        hybondctl(&daemon.socket(), &["check", "web-1", "--to", "node2"])
+    };
+    let expected = "\
+web-1 on node2: fits
+PAIR               POOL  POLICY  PATH     VF            PF
+52:54:00:aa:00:01  10GE  prefer  primary  0000:01:10.4  enp1s0f1
+";
+    assert_eq!(ask(Fit::Vf).ok(), expected);
+    let standby = ask(Fit::Standby);
+    assert_eq!(standby.code, Some(7));
+    assert!(
+        standby
+            .stdout
+            .starts_with("web-1 on node2: fits, and would run on its standby")
+    );
+    assert!(
+        standby
+            .stdout
+            .ends_with("52:54:00:aa:00:01: every VF of pool 10GE is leased\n")
+    );
+    let no = ask(Fit::No);
+    assert_eq!(no.code, Some(4));
+    assert!(
+        no.stdout.contains("obstacle: node2 cannot ask node1 for the drain\n"),
+        "{}",
+        no.stdout
+    );
+    let daemon = Daemon::answering(vec![vec![check(Fit::Standby)]]);
+    let json = hybondctl(&daemon.socket(), &["check", "web-1", "--to", "node2", "--json"]);
+    assert_eq!((json.code, json.json()["fit"].as_str()), (Some(7), Some("standby")));
+    let asked = Request::Check {
+        domain: "web-1".to_owned(),
+        to: "node2".parse().expect("a peer"),
+    };
+    assert_eq!(daemon.requests(), [asked]);
+}
+
+#[test]
+fn vfs_are_reserved_elsewhere_and_shown_there() {
+    let reserved = Reserved {
+        domain: "web-1".to_owned(),
+        to: "node2".parse().expect("a peer"),
+        held: vec![Held {
+            mac: web().pairs[0].mac,
+            vf: "0000:01:10.4".parse().expect("a VF"),
+            pf: "enp1s0f1".parse().expect("a name"),
+        }],
+        until_ms: 1_795_254_123_000,
+    };
+    let daemon = Daemon::answering(vec![
+        vec![Response::Reserved { reserved }],
+        vec![Response::Done {
+            message: "node2 holds no VF for web-1 any more".to_owned(),
+        }],
+    ]);
+    let text = hybondctl(&daemon.socket(), &["reserve", "web-1", "--to", "node2", "--for", "60"]).ok();
+    let expected = "node2 holds for web-1, for 60 s:\n  52:54:00:aa:00:01  0000:01:10.4 on enp1s0f1\n";
+    assert_eq!(text, expected);
+    let text = hybondctl(&daemon.socket(), &["reserve", "web-1", "--to", "node2", "--cancel"]).ok();
+    assert_eq!(text, "node2 holds no VF for web-1 any more\n");
+    assert!(matches!(
+        &daemon.requests()[..],
+        [Request::Reserve { seconds: 60, .. }, Request::CancelReservation { .. }]
+    ));
+
+    let Response::Pools { mut pools } = pools() else {
+        panic!("pools")
+    };
+    pools[0].vfs[0].reserved = Some(ReservationStatus {
+        domain: web().id,
+        name: "web-2".to_owned(),
+        mac: web().pairs[1].mac,
+        by: "node1".to_owned(),
+        until_ms: u64::MAX,
+    });
+    pools[0].waiting = vec![LeaseStatus {
+        domain: web().id,
+        name: "db-1".to_owned(),
+        mac: web().pairs[1].mac,
+    }];
+    let daemon = Daemon::answering(vec![vec![Response::Pools { pools }]]);
+    let text = hybondctl(&daemon.socket(), &["pool"]).ok();
+    assert!(text.contains("reserved for web-2 52:54:00:aa:00:02, "), "{text}");
+    assert!(
+        text.ends_with("10GE: 0 of 2 free; waiting, the longest first: db-1 52:54:00:aa:00:02\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -331,6 +506,12 @@ fn the_help_teaches_and_the_command_line_is_checked() {
         &["enable", "web-1", "--pool", "p", "--vlan", "4095"],
         &["enable", "web-1", "--pool", "p", "--mac", "ff:ff:ff:ff:ff:ff"],
         &["timeline", "web-1", "-n", "0"],
+        &["drain", "web-1", "--all"],
+        &["set", "web-1"],
+        &["set", "web-1", "--policy", "sometimes"],
+        &["save", "web-1"],
+        &["reserve", "web-1", "--to", "node2", "--for", "0"],
+        &["reserve", "web-1", "--to", "node2", "--for", "9", "--cancel"],
     ] {
         assert_eq!(hybondctl(nowhere, arguments).code, Some(2), "{arguments:?}");
     }

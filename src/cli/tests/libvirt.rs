@@ -164,6 +164,7 @@ fn status() -> Response {
         plugged: true,
         pf: None,
         degraded: None,
+        drained: false,
         since_ms: None,
     };
     let domain = DomainStatus {
@@ -236,4 +237,77 @@ fn a_migration_needs_a_domain_and_a_destination() {
     );
     outcome.assert_failed(6, "libvirt cannot be reached at test:///nonexistent.xml");
     assert_eq!(daemon.requests().len(), 2, "nothing was drained");
+}
+
+fn saved(script: Vec<Vec<Response>>, arguments: &[&str]) -> (Outcome, Vec<String>) {
+    let daemon = Daemon::answering(script);
+    let mut all = vec!["--connect", URI];
+    all.extend(arguments);
+    let outcome = hybondctl(&daemon.socket(), &all);
+    let asked = daemon.requests().into_iter().map(|request| format!("{request:?}"));
+    let names = asked.map(|text| text.split([' ', '{']).next().unwrap_or_default().to_owned());
+    (outcome, names.collect())
+}
+
+#[test]
+fn a_domain_is_drained_and_then_saved() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("web-1.save");
+    let path = file.to_str().expect("UTF-8");
+    let script = || vec![vec![status()], vec![done("web-1 is drained")]];
+    let (outcome, asked) = saved(script(), &["save", "web-1", path]);
+    assert_eq!(outcome.stderr, "web-1 is drained\n");
+    let text = outcome.ok();
+    assert!(
+        text.starts_with("domain web-1 saved in ") && text.contains(&format!("'virsh restore {path}'")),
+        "{text}"
+    );
+    assert_eq!(asked, ["Status", "Drain"]);
+    assert!(file.metadata().expect("a file").len() > 0);
+    let (outcome, _) = saved(script(), &["managedsave", "web-1"]);
+    let text = outcome.ok();
+    assert!(
+        text.ends_with("; 'virsh start web-1' brings it back, with VFs\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_save_that_fails_has_the_vf_plugged_again() {
+    let script = vec![
+        vec![status()],
+        vec![done("web-1 is drained")],
+        vec![done("web-1 is plugged")],
+    ];
+    let (outcome, asked) = saved(script, &["save", "web-1", "/nonexistent/web-1.save"]);
+    outcome.assert_failed(1, "save of domain web-1 failed: ");
+    outcome.assert_failed(1, "; the domain runs on here (web-1 is plugged)");
+    assert_eq!(asked, ["Status", "Drain", "Plug"]);
+}
+
+#[test]
+fn what_an_administrator_has_drained_stays_drained() {
+    let Response::Status { mut domains } = status() else {
+        panic!("a status")
+    };
+    domains[0].pairs[0].drained = true;
+    let script = vec![vec![Response::Status { domains }]];
+    let (outcome, asked) = saved(script, &["save", "web-1", "/nonexistent/web-1.save"]);
+    outcome.assert_failed(1, "; the domain runs on here");
+    assert_eq!(asked, ["Status"], "neither drained nor plugged");
+}
+
+#[test]
+fn a_domain_that_cannot_be_drained_is_not_saved() {
+    let refused = Response::Error {
+        kind: hybond_wire::control::ErrorKind::Refused,
+        message: "web-1: the guest did not let go of VF 0000:01:10.2".to_owned(),
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("web-1.save");
+    let path = file.to_str().expect("UTF-8");
+    let (outcome, asked) = saved(vec![vec![status()], vec![refused]], &["save", "web-1", path]);
+    outcome.assert_failed(4, "the guest did not let go");
+    assert_eq!(asked, ["Status", "Drain"]);
+    assert!(!file.exists());
 }

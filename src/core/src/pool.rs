@@ -3,10 +3,16 @@
 //! The book lives in memory. What survives a crash is each guest's own record, which names its leases; the book is filled
 //! from the records at start, before anything else may ask for a VF.
 
+mod reserved;
+mod turn;
+
+pub use reserved::Reservation;
+
 use crate::ids::{DomainId, IfName, Mac, PoolName, VfId};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use turn::Waiting;
 
 /// A VF as a pool offers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +73,22 @@ pub enum NoVf {
         /// The PF, where only one would do.
         pf: Option<IfName>,
     },
+    /// What is not leased is held for guests that are to come.
+    #[error("every VF of pool {pool:?} is leased or reserved{}", on(.pf))]
+    Reserved {
+        /// The pool.
+        pool: PoolName,
+        /// The PF, where only one would do.
+        pf: Option<IfName>,
+    },
+    /// What is free goes to guests that have waited longer.
+    #[error("the free VFs of pool {pool:?} go to guests that have waited longer{}", on(.pf))]
+    NotItsTurn {
+        /// The pool.
+        pool: PoolName,
+        /// The PF, where only one would do.
+        pf: Option<IfName>,
+    },
     /// The pool's selectors match no VF on this machine.
     #[error("pool {pool:?} has no VF{}", on(.pf))]
     Empty {
@@ -98,6 +120,9 @@ pub struct LeaseConflict {
 pub struct PoolBook {
     pools: BTreeMap<PoolName, Vec<Vf>>,
     leases: BTreeMap<VfId, Lease>,
+    reservations: BTreeMap<VfId, Reservation>,
+    /// In the order in which they began to wait.
+    queue: Vec<Waiting>,
 }
 
 impl PoolBook {
@@ -127,13 +152,18 @@ impl PoolBook {
     /// Leases a VF; a pair that has one gets the same again, unless its pool does not offer that one any more: then it gets
     /// another, or none. Not to be called for a pair whose VF is plugged.
     ///
-    /// A VF on the NUMA node of the guest's memory goes before one that is not: what the card writes for the guest does not
-    /// cross the machine. Of the PFs that would do, the one with the most free VFs is taken, so that guests spread over the
-    /// links; of its VFs the first.
+    /// A VF that is reserved for the pair is taken first. A VF on the NUMA node of the guest's memory goes before one that is
+    /// not: what the card writes for the guest does not cross the machine. Of the PFs that would do, the one with the most free
+    /// VFs is taken, so that guests spread over the links; of its VFs the first.
     ///
     /// # Errors
     /// Why there is none.
     pub fn lease(&mut self, ask: &Ask) -> Result<Lease, NoVf> {
+        self.lease_but(ask, &BTreeSet::new())
+    }
+
+    /// As [`Self::lease`], and leaves alone what is promised to others.
+    fn lease_but(&mut self, ask: &Ask, promised: &BTreeSet<VfId>) -> Result<Lease, NoVf> {
         let held = self
             .leases
             .values()
@@ -161,14 +191,14 @@ impl PoolBook {
                 pf: ask.pf.clone(),
             });
         }
-        let free = || suitable.iter().copied().filter(|vf| !self.leases.contains_key(&vf.id));
+        let is_free = |vf: &&Vf| self.is_free(vf) && !promised.contains(&vf.id);
+        let free = || suitable.iter().copied().filter(is_free);
         let free_on = |pf: &IfName| free().filter(|vf| vf.pf == *pf).count();
-        let chosen = free()
-            .min_by_key(|vf| (!ask.is_near(vf), Reverse(free_on(&vf.pf))))
-            .ok_or_else(|| NoVf::AllLeased {
-                pool: ask.pool.clone(),
-                pf: ask.pf.clone(),
-            })?;
+        let nearest = |vf: &&Vf| (!ask.is_near(vf), Reverse(free_on(&vf.pf)));
+        let chosen = self
+            .reserved_of(ask, &suitable)
+            .or_else(|| free().min_by_key(nearest))
+            .ok_or_else(|| self.why_none(ask, &suitable))?;
         let lease = Lease {
             vf: chosen.clone(),
             domain: ask.domain,
@@ -176,6 +206,22 @@ impl PoolBook {
         };
         self.leases.insert(lease.vf.id.clone(), lease.clone());
         Ok(lease)
+    }
+
+    /// Neither leased nor held for anybody.
+    fn is_free(&self, vf: &Vf) -> bool {
+        !self.leases.contains_key(&vf.id) && !self.reservations.contains_key(&vf.id)
+    }
+
+    fn why_none(&self, ask: &Ask, suitable: &[&Vf]) -> NoVf {
+        let (pool, pf) = (ask.pool.clone(), ask.pf.clone());
+        if suitable.iter().any(|vf| self.is_free(vf)) {
+            NoVf::NotItsTurn { pool, pf }
+        } else if suitable.iter().any(|vf| !self.leases.contains_key(&vf.id)) {
+            NoVf::Reserved { pool, pf }
+        } else {
+            NoVf::AllLeased { pool, pf }
+        }
     }
 
     /// Puts a lease from a guest's record back into the book, after a restart.
@@ -227,10 +273,10 @@ impl PoolBook {
         for vf in self.pools.get(&ask.pool)? {
             let load = loads.entry(&vf.pf).or_default();
             load.near |= ask.is_near(vf);
-            if self.leases.contains_key(&vf.id) {
-                load.leased += 1;
-            } else {
+            if self.is_free(vf) {
                 load.free += 1;
+            } else {
+                load.leased += 1;
             }
         }
         let rank = |load: &Load| (load.free == 0, !load.near, Reverse(load.free), load.leased);
@@ -252,7 +298,7 @@ mod tests {
         }
     }
 
-    fn book() -> PoolBook {
+    pub(super) fn book() -> PoolBook {
         let mut book = PoolBook::default();
         let vfs = vec![
             vf("01:10.0", "pf0", 0),
@@ -263,7 +309,7 @@ mod tests {
         book
     }
 
-    fn ask(n: u8, pf: Option<&str>) -> Ask {
+    pub(super) fn ask(n: u8, pf: Option<&str>) -> Ask {
         Ask {
             pool: "lan".parse().expect("name"),
             domain: DomainId::from_bytes([n; 16]),

@@ -2,7 +2,9 @@
 //! `hybond-core`; here it is carried out, and what came of it is told.
 
 use crate::pools::Pools;
+use crate::reservations;
 use hybond_config::{Config, Pool};
+use hybond_core::Millis;
 use hybond_core::guest::{
     Action, AgentPair, DomainSeen, Failure, Job, MigrationSeen, Outcome, QmpSeen, Snapshot, StandbySeen,
 };
@@ -11,6 +13,7 @@ use hybond_core::ids::{Bdf, DomainId, IfName, Mac, PeerAddr};
 use hybond_core::paths::MulticastPolicy;
 use hybond_core::pool::{Ask, Lease, PoolBook};
 use hybond_core::spec::PairSpec;
+use hybond_domxml::PairChange;
 use hybond_guest::GuestHandle;
 use hybond_libvirt::{DomainState, Libvirt};
 use hybond_netlink::{Netlink, StandbySpec, VfConfig};
@@ -23,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::debug;
 
 /// What every guest of this host shares.
@@ -48,6 +51,8 @@ pub struct Adapters {
     pub peers: PeerClient,
     /// Who holds which VF.
     pub book: Mutex<PoolBook>,
+    /// When the daemon started: the clock of those who wait for a VF.
+    pub started: Instant,
 }
 
 /// A guest as its task reaches it.
@@ -217,6 +222,11 @@ impl Adapters {
             }
             Action::Announce => self.announce(&links).await,
             Action::RepairXml => self.repair_xml(&links).await,
+            Action::WritePolicies(policies) => {
+                let changes = policies.into_iter().map(|(mac, to)| (mac, PairChange::Policy(to)));
+                let written = self.libvirt.change_pairs(links.id, changes.collect(), true).await;
+                written.map(|_| Outcome::Done).map_err(failure)
+            }
             Action::Answer { .. } => Ok(Outcome::Done),
         }
     }
@@ -279,9 +289,18 @@ impl Adapters {
             .ok_or_else(|| because(format!("macvtap {} has vanished", mac.standby_name())))
     }
 
+    /// Now, and for how long who has asked for a VF is believed to wait for one: it asks again within half of that.
+    #[must_use]
+    pub fn turn(&self) -> (Millis, Millis) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (now, self.config.guest.retry_after.saturating_mul(2))
+    }
+
     fn lease(&self, ask: &Ask) -> Outcome {
         let mut book = self.book();
-        match book.lease(ask) {
+        let (now, patience) = self.turn();
+        book.expire(reservations::epoch_ms());
+        match book.lease_in_turn(ask, now, patience) {
             Ok(lease) => Outcome::Leased(lease),
             Err(none) => Outcome::NoVf {
                 reason: none.to_string(),

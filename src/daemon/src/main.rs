@@ -5,6 +5,7 @@ mod api;
 mod logging;
 mod path_adapter;
 mod pools;
+mod reservations;
 mod shared;
 mod startup;
 mod task;

@@ -21,8 +21,8 @@ impl Adapters {
 
     /// How addresses are handed over on the PFs of one pool, or of all, for people.
     pub(crate) fn handovers(&self, pool: Option<&PoolName>) -> Vec<HandoverStatus> {
-        let pools = self
-            .paths
+        let paths = self.pools.paths();
+        let pools = paths
             .0
             .iter()
             .filter(|(name, _)| pool.is_none_or(|wanted| wanted == *name));

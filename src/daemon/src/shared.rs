@@ -6,6 +6,7 @@ use crate::timeline::Feed;
 use hybond_core::guest::{Answer, Event, Record, Request, Token};
 use hybond_core::ids::DomainId;
 use hybond_journal::{Journal, JournalError};
+use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,10 @@ pub struct Shared {
     pub feed: Feed,
     /// When the daemon started: the clock of the guests' machines.
     pub started: Instant,
+    /// Held by who writes reservations down.
+    pub reserving: tokio::sync::Mutex<()>,
+    /// A reservation was made.
+    pub reserved: tokio::sync::Notify,
     tasks: Mutex<HashMap<DomainId, TaskHandle>>,
     tokens: AtomicU64,
 }
@@ -32,7 +37,7 @@ pub struct Shared {
 /// A guest's task, as others reach it.
 #[derive(Clone)]
 pub struct TaskHandle {
-    /// The domain's name when the task was started.
+    /// The domain's name.
     pub name: String,
     sender: mpsc::Sender<Message>,
 }
@@ -101,6 +106,8 @@ impl Shared {
             journal: Arc::new(journal),
             feed,
             started: Instant::now(),
+            reserving: tokio::sync::Mutex::new(()),
+            reserved: tokio::sync::Notify::new(),
             tasks: Mutex::default(),
             tokens: AtomicU64::new(1),
         })
@@ -153,6 +160,13 @@ impl Shared {
         handle
     }
 
+    /// A domain has another name.
+    pub fn rename(&self, id: DomainId, name: &str) {
+        if let Some(task) = self.tasks().get_mut(&id) {
+            name.clone_into(&mut task.name);
+        }
+    }
+
     /// A task that has ended is forgotten, unless another has taken its place.
     pub fn ended(&self, id: DomainId) {
         let mut tasks = self.tasks();
@@ -175,6 +189,19 @@ impl Shared {
     pub async fn keep(&self, record: Record) -> Result<(), JournalError> {
         let journal = Arc::clone(&self.journal);
         on_disk(move || journal.put(&record.spec.id, &record)).await
+    }
+
+    /// Puts a record of the host on stable storage.
+    ///
+    /// # Errors
+    /// It could not be written; the old record is whole.
+    pub async fn keep_named<T: Serialize + Send + 'static>(
+        &self,
+        name: &'static str,
+        record: T,
+    ) -> Result<(), JournalError> {
+        let journal = Arc::clone(&self.journal);
+        on_disk(move || journal.put_named(name, &record)).await
     }
 
     /// Removes a record.

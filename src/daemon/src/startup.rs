@@ -3,6 +3,7 @@
 use crate::adapters::{Adapters, chain};
 use crate::api;
 use crate::pools::{self, Pools, Reader};
+use crate::reservations;
 use crate::shared::Shared;
 use anyhow::Context;
 use hybond_config::{Config, Tls};
@@ -17,6 +18,7 @@ use hybond_vfio::{Detection, PlugWay, Plugger, Sysfs, detect};
 use hybond_wire::{control, hook};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
@@ -97,6 +99,7 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
     book.set_pools(vfs);
     let journal = Journal::open(state)?;
     let records = records(&journal, &mut book)?;
+    reservations::load(&journal, &mut book);
     let me = me(&config)?;
     let files = tls(&config.tls);
     let peers = match PeerServer::bind(config.listen, files.clone(), Limits::default()).await {
@@ -133,6 +136,7 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
         peers: PeerClient::new(files),
         book: Mutex::new(book),
         pools: Pools::new(std::mem::take(&mut config.pools), paths),
+        started: Instant::now(),
         config,
     };
     let (feed, _) = broadcast::channel(FEED);
@@ -199,6 +203,7 @@ impl Daemon {
         } = self;
         tokio::spawn(pools::follow(Arc::clone(&shared), reader, hangup));
         tokio::spawn(api::hook::serve(Arc::clone(&shared), hook));
+        tokio::spawn(reservations::expire(Arc::clone(&shared)));
         tokio::spawn(api::control::serve(Arc::clone(&shared), about, control));
         // Listens until it is dropped.
         let _server = peers.map(|(server, requests)| {
@@ -228,7 +233,10 @@ async fn follow(shared: Arc<Shared>, mut events: Events) {
             LibvirtEvent::Lost { reason } => {
                 warn!(reason, "libvirt cannot be reached, guests stay as they are: {reason}")
             }
-            LibvirtEvent::Lifecycle { id, event, .. } => {
+            LibvirtEvent::Lifecycle { id, name, event } => {
+                if let Some(task) = shared.task(id).filter(|task| task.name != name) {
+                    task.tell(Event::Renamed(name)).await;
+                }
                 if matches!(event, Lifecycle::Started(_)) {
                     adopt(&shared).await;
                 }

@@ -3,6 +3,7 @@
 
 use crate::adapters::{Adapters, GuestLinks, agent_pair, chain, migration_seen, primary_of};
 use crate::logging::message_id;
+use crate::reservations;
 use crate::shared::Shared;
 use crate::timeline::Recorder;
 use hybond_core::Millis;
@@ -205,6 +206,10 @@ impl Task {
 
     /// Ends the open run once everything is as it should be, or it is known why not.
     fn settle(&mut self) {
+        let spec = &self.guest.record().spec;
+        if self.recorder.rename(&spec.name) {
+            self.shared.rename(spec.id, &spec.name);
+        }
         for pair in &self.guest.record().spec.pairs {
             let on_primary = self.guest.agent_pair(pair.mac).is_some_and(|seen| seen.on_primary);
             let changed = self
@@ -325,6 +330,19 @@ impl Task {
         // What is being leased is not in the record yet.
         if matches!(self.guest.in_flight(), Some(Action::Lease(_))) {
             return;
+        }
+        if record.stage == Stage::Running && self.shared.adapters.book().holds_for(record.spec.id) {
+            // It has come: what was held for it is its own now, or of no use.
+            let (shared, id) = (Arc::clone(&self.shared), record.spec.id);
+            tokio::spawn(async move {
+                if let Err(error) = reservations::give_up(&shared, id).await {
+                    warn!(
+                        error = chain(&error),
+                        "a reservation is held again after a restart: {}",
+                        chain(&error)
+                    );
+                }
+            });
         }
         let leases = record.pairs.values().filter_map(|pair| pair.lease.as_ref());
         if self.shared.adapters.book().keep_only(record.spec.id, leases) {
@@ -480,7 +498,7 @@ impl Task {
                     status,
                     plugged,
                     "{name}: a migration or save began with a VF plugged, and was cancelled: RAM that the VF \
-                    writes meanwhile would be lost. Is hybond enabled at the destination? For a save: hybondctl drain first"
+                    writes meanwhile would be lost. Is hybond enabled at the destination? For a save: hybondctl save"
                 );
             }
             Qmp::GuardTooLate { status, plugged } => {
@@ -489,7 +507,7 @@ impl Task {
                     MESSAGE_ID = message_id::GUARD_TOO_LATE,
                     status,
                     plugged,
-                    "{name}: a migration or save went on with a VF plugged and can no longer be cancelled: do \
+                    "{name}: a migration, save or snapshot went on with a VF plugged and can no longer be cancelled: do \
                     not use its result, the guest's memory in it may be damaged"
                 );
             }
@@ -538,7 +556,11 @@ impl Task {
     async fn forget(&mut self, messages: &mut mpsc::Receiver<Message>) {
         let id = self.guest.id();
         match self.shared.drop_record(id).await {
-            Ok(()) => drop(self.shared.adapters.book().keep_only(id, [])),
+            Ok(()) => {
+                let mut book = self.shared.adapters.book();
+                book.leave_queue(id);
+                book.keep_only(id, []);
+            }
             // What it names stays leased: it is read back at the next start.
             Err(error) => error!(
                 error = chain(&error),
@@ -582,6 +604,7 @@ impl Task {
                 plugged: self.guest.is_plugged(pair.mac),
                 pf: has.pf,
                 degraded: self.guest.degraded(pair.mac).map(str::to_owned),
+                drained: has.held_back.is_some(),
                 since_ms: self.since.get(&pair.mac).map(|(_, at)| *at),
             }
         });
@@ -606,6 +629,7 @@ fn request_kind(request: &Request) -> &'static str {
         Request::Drain(_) => "migration-out",
         Request::HoldBack => "drain",
         Request::Plug => "plug",
+        Request::SetPolicy(..) => "set",
     }
 }
 

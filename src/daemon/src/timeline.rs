@@ -38,6 +38,15 @@ impl Recorder {
         }
     }
 
+    /// The domain's name is another now. True if it was not that before.
+    pub fn rename(&mut self, name: &str) -> bool {
+        let renamed = self.name != name;
+        if renamed {
+            name.clone_into(&mut self.name);
+        }
+        renamed
+    }
+
     /// Begins a run. One that is open ends as overtaken, and is given back to be kept.
     pub fn begin(&mut self, kind: &str, id: String) -> Option<Run> {
         let overtaken = self.end(&format!("overtaken by {kind}"));

@@ -35,7 +35,7 @@ mod splice;
 pub use disable::disable;
 pub use enable::enable;
 pub use error::XmlError;
-pub use metadata::set_source_peer;
+pub use metadata::{PairChange, change_pairs, set_source_peer};
 pub use read::{agent_channel_path, candidates, mentions_hybond, parse, qmp_path};
 pub use splice::set_sources;
 

@@ -214,6 +214,42 @@ fn unknown_element(element: Node<'_, '_>, parent: Node<'_, '_>) -> XmlError {
 pub fn set_source_peer(xml: &str, peer: &PeerAddr) -> Result<String, XmlError> {
     let mut metadata = Metadata::of_domain(&domain_document(xml)?)?.ok_or(XmlError::NotEnabled)?;
     metadata.source_peer = Some(peer.clone());
+    element(&metadata)
+}
+
+/// What may be changed of a pair without touching the rest of the domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairChange {
+    /// Another policy.
+    Policy(Policy),
+    /// Another VLAN; `None` is untagged.
+    Vlan(Option<u16>),
+}
+
+/// As [`set_source_peer`], with pairs changed. Pairs that the domain does not have are passed over. `None` where nothing is
+/// another than before.
+///
+/// # Errors
+/// As [`set_source_peer`].
+pub fn change_pairs(xml: &str, changes: &[(Mac, PairChange)]) -> Result<Option<String>, XmlError> {
+    let before = Metadata::of_domain(&domain_document(xml)?)?.ok_or(XmlError::NotEnabled)?;
+    let mut metadata = before.clone();
+    for (mac, change) in changes {
+        let Some(pair) = metadata.pairs.iter_mut().find(|pair| pair.mac == *mac) else {
+            continue;
+        };
+        match change {
+            PairChange::Policy(policy) => pair.policy = *policy,
+            PairChange::Vlan(vlan) => pair.vlan = *vlan,
+        }
+    }
+    if metadata == before {
+        return Ok(None);
+    }
+    element(&metadata).map(Some)
+}
+
+fn element(metadata: &Metadata) -> Result<String, XmlError> {
     let text = metadata.format(None, "");
     document(&text).map_err(|error| match error {
         XmlError::NotXml(source) => XmlError::Spliced(source),

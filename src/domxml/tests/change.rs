@@ -4,7 +4,7 @@ mod common;
 
 use common::{PLAIN, mac};
 use hybond_core::spec::{PairSpec, Policy, StandbyKind};
-use hybond_domxml::{XmlError, disable, enable, parse, set_source_peer, set_sources};
+use hybond_domxml::{PairChange, XmlError, change_pairs, disable, enable, parse, set_source_peer, set_sources};
 use proptest::prelude::*;
 
 fn pair(n: u8) -> PairSpec {
@@ -293,6 +293,25 @@ fn the_peer_is_set_and_the_rest_of_the_element_kept() {
         set_source_peer(PLAIN, &"n".parse().expect("a peer")),
         Err(XmlError::NotEnabled)
     ));
+}
+
+#[test]
+fn a_pair_is_changed_and_the_others_stay() {
+    let enabled = enable(PLAIN, &[pair(1)]).expect("possible");
+    let changes = [
+        (mac(1), PairChange::Policy(Policy::Never)),
+        (mac(1), PairChange::Vlan(Some(42))),
+        (mac(9), PairChange::Policy(Policy::Require)),
+    ];
+    let element = change_pairs(&enabled, &changes).expect("enabled").expect("changed");
+    assert!(element.contains("policy=\"never\" vlan=\"42\""), "{element}");
+    assert!(element.contains("<interface>"), "what disable needs stays: {element}");
+    let same = [
+        (mac(1), PairChange::Policy(Policy::Prefer)),
+        (mac(1), PairChange::Vlan(None)),
+    ];
+    assert_eq!(change_pairs(&enabled, &same).expect("enabled"), None);
+    assert!(matches!(change_pairs(PLAIN, &changes), Err(XmlError::NotEnabled)));
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use crate::agent::Path;
 use crate::inventory::VfRow;
+use crate::peer::{Fit, Held, PairFit};
 use hybond_core::ids::{DomainId, IfName, Mac, PeerAddr, PoolName, VfId};
 use hybond_core::spec::Policy;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,44 @@ pub enum Request {
     Plug {
         /// Name or UUID.
         domain: String,
+    },
+    /// Change pairs: of a domain that runs at once, and from its next start; of another from its next start. Answer:
+    /// [`Response::Done`].
+    Set {
+        /// Name or UUID.
+        domain: String,
+        /// The pair; all without.
+        #[serde(default)]
+        mac: Option<Mac>,
+        /// Another policy.
+        #[serde(default)]
+        policy: Option<Policy>,
+        /// Another VLAN, from the next start; 0 is untagged.
+        #[serde(default)]
+        vlan: Option<u16>,
+    },
+    /// Would a domain fit on another host? Answer: [`Response::Check`].
+    Check {
+        /// Name or UUID.
+        domain: String,
+        /// The other host's hybondd.
+        to: PeerAddr,
+    },
+    /// Hold VFs of another host for a domain. Answer: [`Response::Reserved`].
+    Reserve {
+        /// Name or UUID.
+        domain: String,
+        /// The other host's hybondd.
+        to: PeerAddr,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// Hold them no longer. Answer: [`Response::Done`].
+    CancelReservation {
+        /// Name or UUID.
+        domain: String,
+        /// The other host's hybondd.
+        to: PeerAddr,
     },
     /// What happened to a domain, newest last. Answer: [`Response::Timeline`].
     Timeline {
@@ -88,6 +127,16 @@ pub enum Response {
     Inventory {
         /// By address.
         vfs: Vec<VfRow>,
+    },
+    /// Final.
+    Check {
+        /// How it would go.
+        check: Check,
+    },
+    /// Final.
+    Reserved {
+        /// What is held.
+        reserved: Reserved,
     },
     /// Final: it was done, or there was nothing to do.
     Done {
@@ -151,6 +200,9 @@ pub struct PairStatus {
     pub pf: Option<IfName>,
     /// Why it is not as its policy would have it.
     pub degraded: Option<String>,
+    /// An administrator has drained it.
+    #[serde(default)]
+    pub drained: bool,
     /// Milliseconds since the epoch at which the active path last changed.
     pub since_ms: Option<u64>,
 }
@@ -165,6 +217,9 @@ pub struct PoolStatus {
     /// How MACs are handed over on each of its PFs.
     #[serde(default)]
     pub handover: Vec<HandoverStatus>,
+    /// Pairs that wait for a VF of it, in the order in which they get one.
+    #[serde(default)]
+    pub waiting: Vec<LeaseStatus>,
 }
 
 /// How MACs are handed over on a PF.
@@ -192,6 +247,56 @@ pub struct VfStatus {
     pub numa_node: Option<u32>,
     /// Who holds it.
     pub lease: Option<LeaseStatus>,
+    /// Whom it is held for.
+    #[serde(default)]
+    pub reserved: Option<ReservationStatus>,
+}
+
+/// A reservation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReservationStatus {
+    /// The domain.
+    pub domain: DomainId,
+    /// Its name.
+    pub name: String,
+    /// The pair.
+    pub mac: Mac,
+    /// Who has asked for it.
+    pub by: String,
+    /// When it ends, in milliseconds since the epoch.
+    pub until_ms: u64,
+}
+
+/// How a domain would be on another host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// The domain's name.
+    pub domain: String,
+    /// The host that was asked.
+    pub to: PeerAddr,
+    /// Of all pairs the worst, and [`Fit::No`] where there is an obstacle.
+    pub fit: Fit,
+    /// How that host plugs VFs; `None` where it could not be asked.
+    pub plug: Option<String>,
+    /// Each pair.
+    pub pairs: Vec<PairFit>,
+    /// What would make the migration fail.
+    pub obstacles: Vec<String>,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// VFs that another host holds for a domain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// The domain's name.
+    pub domain: String,
+    /// The host.
+    pub to: PeerAddr,
+    /// The VFs.
+    pub held: Vec<Held>,
+    /// When that ends, in milliseconds since the epoch of that host's clock.
+    pub until_ms: u64,
 }
 
 /// A lease.

@@ -276,6 +276,7 @@ impl World {
         daemon.guests.remove(&id);
         daemon.links.remove(&id);
         daemon.relink_at.remove(&id);
+        daemon.book.leave_queue(id);
         if daemon.book.keep_only(id, []) {
             self.pool_changed(host);
         }

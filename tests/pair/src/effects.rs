@@ -14,6 +14,7 @@ const NO_MONITOR: &str = "QEMU's monitor is not connected";
 impl World {
     pub(crate) fn apply(&mut self, host: usize, id: DomainId, action: &Action) -> Result<Outcome, Failure> {
         let linked = self.hosts[host].is_linked(id);
+        let now = self.now;
         let at = &mut self.hosts[host];
         match action {
             Action::Look { libvirt } => Ok(Outcome::Looked(at.look(id, *libvirt))),
@@ -22,8 +23,9 @@ impl World {
                 Ok(Outcome::Job(domain, job))
             }
             Action::Lease(ask) => {
+                let patience = at.settings.retry_after * 2;
                 let daemon = at.daemon.as_mut().ok_or_else(|| failure("down"))?;
-                Ok(match daemon.book.lease(ask) {
+                Ok(match daemon.book.lease_in_turn(ask, now, patience) {
                     Ok(lease) => Outcome::Leased(lease),
                     Err(none) => Outcome::NoVf {
                         reason: none.to_string(),
@@ -101,6 +103,13 @@ impl World {
             Action::RepairXml => {
                 let spec = self.domains.get_mut(&id).ok_or_else(|| failure("no such domain"))?;
                 spec.source_peer = format!("host{host}").parse().ok();
+                Ok(Outcome::Done)
+            }
+            Action::WritePolicies(policies) => {
+                let spec = self.domains.get_mut(&id).ok_or_else(|| failure("no such domain"))?;
+                for pair in &mut spec.pairs {
+                    pair.policy = policies.get(&pair.mac).copied().unwrap_or(pair.policy);
+                }
                 Ok(Outcome::Done)
             }
             Action::Release(_) => Ok(Outcome::Done),

@@ -105,7 +105,7 @@ pub fn restless(world: &World) -> Option<String> {
             if record.stage != hybond_core::guest::Stage::Running {
                 return Some(format!("{id} is {} on host{n}", record.stage_name()));
             }
-            if record != guest.record() || record.arrived || record.xml_stale {
+            if record != guest.record() || record.arrived || record.xml_stale || !record.unwritten.is_empty() {
                 return Some(format!("something is still to be done for {id} on host{n}: {record:?}"));
             }
             for pair in &spec.pairs {

@@ -5,6 +5,8 @@ use crate::link::Waiter;
 use crate::world::World;
 use hybond_core::guest::Request;
 use hybond_core::ids::{DomainId, Mac};
+use hybond_core::spec::Policy;
+use std::collections::BTreeSet;
 
 impl World {
     pub(crate) fn misfortune(&mut self) {
@@ -119,13 +121,26 @@ impl World {
     }
 
     fn control(&mut self, host: usize, id: DomainId) {
+        if self.dice.chance(25) {
+            let policies = [Policy::Prefer, Policy::Require, Policy::Never];
+            let policy = policies[self.dice.pick(policies.len())];
+            return self.set_policy(host, id, policy);
+        }
         let back = self.dice.chance(40);
         self.hold_back(host, id, back);
     }
 
+    /// `hybondctl set`.
+    pub fn set_policy(&mut self, host: usize, id: DomainId, policy: Policy) {
+        self.wish(host, id, Request::SetPolicy(BTreeSet::new(), policy));
+    }
+
     /// `hybondctl drain`, `hybondctl plug`.
     pub fn hold_back(&mut self, host: usize, id: DomainId, back: bool) {
-        let request = if back { Request::HoldBack } else { Request::Plug };
+        self.wish(host, id, if back { Request::HoldBack } else { Request::Plug });
+    }
+
+    fn wish(&mut self, host: usize, id: DomainId, request: Request) {
         self.touched.insert(id, self.now);
         let until = self.now + 150_000;
         self.ask(host, id, request, Waiter::Control { id, until });

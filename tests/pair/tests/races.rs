@@ -1,8 +1,9 @@
 //! Two guests that want the same thing at once. Each for many seeds: the order of everything is chance.
 
 use hybond_core::ids::DomainId;
+use hybond_core::spec::Policy;
 use hybond_test_pair::case::{Case, Faults};
-use hybond_test_pair::world::World;
+use hybond_test_pair::world::{World, pool};
 
 const SEEDS: u64 = 30;
 
@@ -86,6 +87,54 @@ fn a_guest_on_its_standby_takes_the_vf_that_another_gives_back() {
 }
 
 #[test]
+fn freed_vfs_go_to_who_has_waited_longest() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(Case {
+            domains: 4,
+            ..case(seed, 1, 0)
+        });
+        assert!(settles(&mut world), "seed {seed}: they start");
+        let has = |world: &World| world.ids().into_iter().find(|id| on_vf(world, *id));
+        let queue = |world: &World| -> Vec<DomainId> {
+            let daemon = world.hosts[0].daemon.as_ref().expect("it is up");
+            daemon.book.waiting(&pool()).map(|ask| ask.domain).collect()
+        };
+        let mut order = queue(&world);
+        assert_eq!(order.len(), 3, "seed {seed}");
+        order.insert(0, has(&world).expect("one of them"));
+        // Each in turn gives the VF back; who was given it before does not wait for it again.
+        for turn in order.windows(2) {
+            world.hold_back(0, turn[0], true);
+            let next = world.until(|world| on_vf(world, turn[1]) && !world.is_busy(turn[0]));
+            assert!(next, "seed {seed}: {} after {}", turn[1], turn[0]);
+        }
+        world.verdict().expect("the invariants hold");
+    }
+}
+
+#[test]
+fn a_policy_that_is_set_counts_at_once_and_on_the_next_host() {
+    for seed in 0..SEEDS {
+        let (mut world, a, b) = world(case(seed, 1, 0));
+        let (has, waits) = if on_vf(&world, a) { (a, b) } else { (b, a) };
+        world.set_policy(0, has, Policy::Never);
+        assert!(world.until(|world| on_vf(world, waits)), "seed {seed}");
+        assert!(settles(&mut world), "seed {seed}");
+        world.migrate(0, has);
+        assert!(settles(&mut world), "seed {seed}");
+        assert_eq!(world.home(has), Some(1), "seed {seed}");
+        assert!(
+            !on_vf(&world, has),
+            "seed {seed}: the other host has a VF, and knows better"
+        );
+        world.set_policy(1, has, Policy::Require);
+        assert!(world.until(|world| on_vf(world, has)), "seed {seed}");
+        world.calm();
+        world.verdict().expect("nothing is left");
+    }
+}
+
+#[test]
 fn guests_cross_in_both_directions_at_once() {
     for seed in 0..SEEDS {
         let (mut world, a, b) = world(case(seed, 1, 0));
@@ -152,8 +201,11 @@ fn a_drained_guest_is_saved_and_comes_back_on_a_vf() {
         world.unasked(0, a, true);
         assert!(settles(&mut world), "seed {seed}");
         assert_eq!((world.home(a), world.tally.saved), (None, 1), "seed {seed}");
-        world.start_domain(0, a);
+        // From its file, on this host or on the other.
+        let there = usize::from(seed % 2 == 1);
+        world.start_domain(there, a);
         assert!(settles(&mut world), "seed {seed}");
+        assert_eq!(world.home(a), Some(there), "seed {seed}");
         assert!(on_vf(&world, a), "seed {seed}");
     }
 }

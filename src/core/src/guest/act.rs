@@ -4,8 +4,8 @@ use super::seen::{Job, Snapshot, StandbySeen};
 use crate::ids::{IfName, Mac, MigrationId, PeerAddr, VfId};
 use crate::paths::{Multicast, StandbyMode};
 use crate::pool::{Ask, Lease};
-use crate::spec::DomainSpec;
-use std::collections::BTreeMap;
+use crate::spec::{DomainSpec, Policy};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names somebody who waits for an answer. Given out by the driver, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,8 @@ pub enum Request {
     HoldBack,
     /// `hybondctl plug`.
     Plug,
+    /// `hybondctl set`: another policy, for these pairs.
+    SetPolicy(BTreeSet<Mac>, Policy),
 }
 
 /// The answer to a request.
@@ -108,6 +110,8 @@ pub enum Action {
     Announce,
     /// Put this host's peer address into the domain's metadata, and the persistent XML right.
     RepairXml,
+    /// Put these policies into the domain's metadata, running and persistent.
+    WritePolicies(BTreeMap<Mac, Policy>),
     /// Tell who asked.
     Answer {
         /// Who.
@@ -139,6 +143,7 @@ impl Action {
             Self::RemoveStandby(_) => "remove-standby",
             Self::Announce => "announce",
             Self::RepairXml => "repair-xml",
+            Self::WritePolicies(_) => "write-policy",
         })
     }
 
@@ -165,6 +170,7 @@ impl Action {
             | Self::AskDrain { .. }
             | Self::Announce
             | Self::RepairXml
+            | Self::WritePolicies(_)
             | Self::Answer { .. } => None,
         }
     }

@@ -1,19 +1,30 @@
 //! What is asked, who waits for it, and the answers.
 
-use super::Guest;
 use super::act::{Action, Answer, Request, Token};
 use super::record::{DrainReason, Hook, Stage};
 use super::seen::DomainSeen;
+use super::{Guest, Retry};
 use crate::Millis;
-use crate::ids::MigrationId;
-use crate::spec::{DomainSpec, StandbyKind};
+use crate::ids::{Mac, MigrationId};
+use crate::spec::{DomainSpec, Policy, StandbyKind};
+use std::collections::BTreeSet;
 
 /// Somebody who waits for the present stage to do what it is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
     token: Token,
+    what: For,
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
     /// It is a hook whose answer libvirt takes as the domain's new XML.
-    edits: bool,
+    Xml,
+    /// The stage's end; in `Running`, every pair on its VF.
+    Stage,
+    /// A policy that is in the metadata, and obeyed as far as can be.
+    Policy,
 }
 
 impl Guest {
@@ -23,7 +34,7 @@ impl Guest {
             Request::Restore(spec) => {
                 self.begin(now, spec, Stage::Starting);
                 self.rewritable = true;
-                self.wait(token, true);
+                self.wait(token, For::Xml);
             }
             Request::Receive(spec, migration) => self.receive(now, token, spec, migration),
             Request::Drain(migration) => self.drain(now, token, migration),
@@ -35,10 +46,11 @@ impl Guest {
                     }
                     self.not_before.clear();
                     self.degraded.clear();
-                    self.wait(token, false);
+                    self.wait(token, For::Stage);
                 }
                 _ => self.refuse_stage(token),
             },
+            Request::SetPolicy(macs, policy) => self.set_policy(now, token, macs, policy),
         }
     }
 
@@ -55,7 +67,7 @@ impl Guest {
             self.begin(now, spec, Stage::Starting);
         }
         self.seen.domain = DomainSeen::Active;
-        self.wait(token, false);
+        self.wait(token, For::Stage);
     }
 
     /// The standbys that libvirt makes are where the hook was told to have them: it is that domain which comes now, and not
@@ -86,7 +98,7 @@ impl Guest {
             );
         } else {
             self.begin(now, spec, Stage::Incoming { migration });
-            self.wait(token, true);
+            self.wait(token, For::Xml);
         }
     }
 
@@ -102,7 +114,7 @@ impl Guest {
             // Asked again, after a lost answer: nothing is plugged, and nothing will be while the job lasts.
             Stage::Outgoing { .. } if !plugged => return self.give(token, Answer::Done(Vec::new())),
             Stage::Draining { reason } => {
-                if matches!(reason, DrainReason::Administrator) {
+                if !matches!(reason, DrainReason::Migration(_)) {
                     self.answer_all(&Answer::Refused("the domain is being migrated".to_owned()));
                 }
                 // What is under way goes on. Whether the domain is in a migration was found out for another, or not at all.
@@ -115,7 +127,7 @@ impl Guest {
                 self.enter(now, draining);
             }
         }
-        self.wait(token, false);
+        self.wait(token, For::Stage);
     }
 
     fn hold_back(&mut self, now: Millis, token: Token) {
@@ -124,13 +136,41 @@ impl Guest {
                 self.answer_all(&Answer::Refused("the domain is being drained".to_owned()));
                 let reason = DrainReason::Administrator;
                 self.enter(now, Stage::Draining { reason });
-                self.wait(token, false);
+                self.wait(token, For::Stage);
             }
             Stage::Draining {
                 reason: DrainReason::Administrator,
-            } => self.wait(token, false),
+            } => self.wait(token, For::Stage),
             _ => self.refuse_stage(token),
         }
+    }
+
+    /// No MACs: every pair. A pair that is to lose its VF loses it first, and has its old policy until then.
+    fn set_policy(&mut self, now: Millis, token: Token, macs: BTreeSet<Mac>, policy: Policy) {
+        if self.record.stage != Stage::Running {
+            return self.refuse_stage(token);
+        }
+        let macs = if macs.is_empty() {
+            self.record.macs().into_iter().collect()
+        } else {
+            macs
+        };
+        if let Some(mac) = macs.iter().find(|mac| self.record.pair_spec(**mac).is_none()) {
+            return self.refuse(token, &format!("it has no pair {mac}"));
+        }
+        if policy == Policy::Never && macs.iter().any(|mac| self.seen.plugged(*mac)) {
+            self.answer_all(&Answer::Refused("the domain is being drained".to_owned()));
+            let reason = DrainReason::Never(macs);
+            self.enter(now, Stage::Draining { reason });
+        } else {
+            for mac in macs {
+                self.record.set_policy(mac, policy);
+                self.not_before.remove(&Retry::Lease(mac));
+                self.degraded.remove(&mac);
+            }
+            self.not_before.remove(&Retry::Write);
+        }
+        self.wait(token, For::Policy);
     }
 
     /// The domain comes anew. What it may have left here serves again, but for a standby without a VF, which may be better
@@ -181,8 +221,8 @@ impl Guest {
         }
     }
 
-    fn wait(&mut self, token: Token, edits: bool) {
-        self.waiters.push(Waiter { token, edits });
+    fn wait(&mut self, token: Token, what: For) {
+        self.waiters.push(Waiter { token, what });
     }
 
     fn give(&mut self, token: Token, answer: Answer) {
@@ -205,15 +245,28 @@ impl Guest {
         }
     }
 
+    /// Those who have set a policy get this answer; others wait on.
+    pub(super) fn answer_policy(&mut self, answer: &Answer) {
+        let (set, others) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|waiter| waiter.what == For::Policy);
+        self.waiters = others;
+        let set: Vec<Waiter> = set;
+        for waiter in set {
+            self.give(waiter.token, answer.clone());
+        }
+    }
+
     /// Hook `prepare` waits.
     pub(super) fn is_preparing(&self) -> bool {
-        self.waiters.iter().any(|waiter| !waiter.edits)
+        self.waiters.iter().any(|waiter| waiter.what != For::Xml)
     }
 
     /// All is laid out: the hooks that wait may go on.
     pub(super) fn answer_hooks(&mut self) {
         let sources = self.sources();
-        for Waiter { token, edits } in std::mem::take(&mut self.waiters) {
+        for Waiter { token, what } in std::mem::take(&mut self.waiters) {
+            let edits = what == For::Xml;
             self.record.answered = Some(if edits { Hook::Announce } else { Hook::Prepare });
             let sources = if edits { sources.clone() } else { Vec::new() };
             self.give(token, Answer::Done(sources));

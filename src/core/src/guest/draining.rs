@@ -6,6 +6,7 @@ use super::seen::Job;
 use super::{Guest, Retry};
 use crate::Millis;
 use crate::pool::Lease;
+use crate::spec::Policy;
 
 impl Guest {
     pub(super) fn draining(&mut self, now: Millis, reason: &DrainReason) -> Option<Action> {
@@ -48,8 +49,14 @@ impl Guest {
         if let Some(tune) = self.tune(now) {
             return Ok(Some(tune));
         }
-        let (plugged, unplugged): (Vec<Lease>, Vec<Lease>) =
-            leases.into_iter().partition(|lease| self.seen.plugged(lease.mac));
+        let meant = |lease: &Lease| match reason {
+            DrainReason::Never(macs) => macs.contains(&lease.mac),
+            DrainReason::Migration(_) | DrainReason::Administrator => true,
+        };
+        let (plugged, unplugged): (Vec<Lease>, Vec<Lease>) = leases
+            .into_iter()
+            .filter(meant)
+            .partition(|lease| self.seen.plugged(lease.mac));
         for lease in &plugged {
             if let Some(action) = self.unplug(now, lease)? {
                 return Ok(Some(action));
@@ -70,15 +77,21 @@ impl Guest {
                 self.answer_all(&Answer::Done(Vec::new()));
                 self.enter(now, Stage::Outgoing { migration });
             }
-            DrainReason::Administrator => {
+            DrainReason::Administrator | DrainReason::Never(_) => {
                 if let Some(lease) = unplugged.into_iter().next() {
                     let may = self.may(Retry::Clean(lease.mac), now);
                     return Ok(may.then_some(Action::Release(lease)));
                 }
-                for pair in self.record.pairs.values_mut() {
-                    pair.held_back = Some(HeldBack::Drained);
+                match reason {
+                    // Who has set the policy waits on: it is to be written down, too.
+                    DrainReason::Never(macs) => macs.iter().for_each(|mac| self.record.set_policy(*mac, Policy::Never)),
+                    DrainReason::Administrator | DrainReason::Migration(_) => {
+                        for pair in self.record.pairs.values_mut() {
+                            pair.held_back = Some(HeldBack::Drained);
+                        }
+                        self.answer_all(&Answer::Done(Vec::new()));
+                    }
                 }
-                self.answer_all(&Answer::Done(Vec::new()));
                 self.enter(now, Stage::Running);
             }
         }

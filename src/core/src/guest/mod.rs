@@ -145,6 +145,7 @@ enum Retry {
     Clean(Mac),
     Job,
     Repair,
+    Write,
     Look,
     Filters,
     Tune(Mac),
@@ -249,7 +250,8 @@ impl Guest {
         let as_wanted =
             |mac: &Mac| self.on_primary(*mac) || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac);
         let busy = self.in_flight.is_some() || !self.waiters.is_empty() || !self.answers.is_empty();
-        let done = self.seen.looked && !self.record.xml_stale && !self.record.arrived;
+        let written = !self.record.xml_stale && self.record.unwritten.is_empty();
+        let done = self.seen.looked && written && !self.record.arrived;
         self.record.stage == Stage::Running && !busy && done && self.record.macs().iter().all(as_wanted)
     }
 
@@ -283,6 +285,7 @@ impl Guest {
                 self.seen.looked = false;
                 self.look_again = matches!(self.in_flight, Some(Action::Look { .. }));
             }
+            Event::Renamed(name) => self.record.spec.name = name,
             Event::PoolChanged => self.not_before.retain(|retry, _| !matches!(retry, Retry::Lease(_))),
             event => {
                 if let Event::DeviceDeleted(mac) = &event {

@@ -1,6 +1,6 @@
 //! How actions went.
 
-use super::act::{Action, Failure, Outcome};
+use super::act::{Action, Answer, Failure, Outcome};
 use super::record::Stage;
 use super::{Event, Guest, Retry, Unplugging};
 use crate::Millis;
@@ -96,6 +96,10 @@ impl Guest {
             }
             (Action::Announce, _) => self.record.arrived = false,
             (Action::RepairXml, _) => self.record.xml_stale = false,
+            (Action::WritePolicies(written), _) => self
+                .record
+                .unwritten
+                .retain(|mac, policy| written.get(mac) != Some(policy)),
             _ => {}
         }
     }
@@ -196,6 +200,12 @@ impl Guest {
             // Lost announcements cost the guest's neighbours a moment; the frames that the guest sends repair it.
             Action::Announce => self.record.arrived = false,
             Action::RepairXml => self.later(Retry::Repair, now),
+            Action::WritePolicies(_) => {
+                self.later(Retry::Write, now);
+                self.answer_policy(&Answer::Refused(format!(
+                    "the policy holds here, but is not in the domain's metadata yet, which is tried again: {reason}"
+                )));
+            }
             Action::AskDrain { .. }
             | Action::MakeStandby { .. }
             | Action::ChoosePf(_)

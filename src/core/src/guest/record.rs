@@ -4,7 +4,7 @@ use crate::ids::{IfName, Mac, MigrationId};
 use crate::pool::Lease;
 use crate::spec::{DomainSpec, PairSpec, Policy, StandbyKind};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All that hybond must remember of a guest on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Record {
     /// Its metadata may name another host's daemon.
     #[serde(default)]
     pub xml_stale: bool,
+    /// Policies that were set while it runs, and that its metadata does not have yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unwritten: BTreeMap<Mac, Policy>,
 }
 
 /// A hook of libvirt's that announces a domain.
@@ -91,6 +94,8 @@ pub enum DrainReason {
     Migration(MigrationId),
     /// `hybondctl drain`.
     Administrator,
+    /// `hybondctl set --policy never`: only these pairs.
+    Never(BTreeSet<Mac>),
 }
 
 impl Record {
@@ -109,16 +114,26 @@ impl Record {
             answered: None,
             arrived: false,
             xml_stale: true,
+            unwritten: BTreeMap::new(),
         }
     }
 
-    /// Takes a newer description, as a hook brings it. What pairs of the same MAC have here is kept; pairs that are no
-    /// longer described keep what they have until the guest leaves.
+    /// Takes a newer description, as a hook brings it: what was set and did not reach the metadata is overtaken. What pairs
+    /// of the same MAC have here is kept; pairs that are no longer described keep what they have until the guest leaves.
     pub fn set_spec(&mut self, spec: DomainSpec) {
         for pair in &spec.pairs {
             self.pairs.entry(pair.mac).or_default();
         }
         self.spec = spec;
+        self.unwritten.clear();
+    }
+
+    /// Sets a pair's policy, here and, with the next write, in the domain's metadata.
+    pub(super) fn set_policy(&mut self, mac: Mac, policy: Policy) {
+        if let Some(pair) = self.spec.pairs.iter_mut().find(|pair| pair.mac == mac) {
+            pair.policy = policy;
+            self.unwritten.insert(mac, policy);
+        }
     }
 
     /// One word for the stage, as `hybondctl status` shows it.

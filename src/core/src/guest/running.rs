@@ -25,6 +25,9 @@ impl Guest {
         if let Some(tune) = self.tune(now) {
             return Some(tune);
         }
+        if !self.record.unwritten.is_empty() && self.may(Retry::Write, now) {
+            return Some(Action::WritePolicies(self.record.unwritten.clone()));
+        }
         for mac in self.record.macs() {
             let action = self.upgrade(now, mac);
             if action.is_some() {
@@ -92,7 +95,7 @@ impl Guest {
         })
     }
 
-    /// `hybondctl plug` waits until its pairs are on their VFs, or it is known why one is not.
+    /// `hybondctl plug` and `set` wait until the pairs are on their VFs, or it is known why one is not.
     fn answer_plug(&mut self) {
         let waiting = |mac: &Mac| self.record.wants_primary(*mac) && !self.on_primary(*mac);
         let open: Vec<Mac> = self.record.macs().into_iter().filter(waiting).collect();
@@ -100,6 +103,8 @@ impl Guest {
             self.answer_all(&Answer::Done(Vec::new()));
         } else if let Some(reason) = open.iter().find_map(|mac| self.degraded.get(mac)) {
             let reason = reason.clone();
+            // A policy that cannot be obeyed for now is set all the same.
+            self.answer_policy(&Answer::Done(Vec::new()));
             self.answer_all(&Answer::Refused(reason));
         }
     }

@@ -36,6 +36,8 @@ pub enum Event {
     LookAgain,
     /// A VF was freed, or the pools have changed.
     PoolChanged,
+    /// libvirt has another name for the domain.
+    Renamed(String),
 }
 
 /// Whether libvirt has the domain.
@@ -235,7 +237,7 @@ impl Seen {
                 }
             }
             Event::AgentGone => self.agent = None,
-            Event::Request(..) | Event::Abandoned(_) | Event::LookAgain | Event::PoolChanged => {}
+            Event::Request(..) | Event::Abandoned(_) | Event::LookAgain | Event::PoolChanged | Event::Renamed(_) => {}
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Answers hybondctl.
 
-use super::RELEASE;
 use super::inventory::inventory;
 use super::socket::{self, ExchangeError};
+use super::{RELEASE, change, schedule};
 use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_core::guest::{Answer, Request as Ask};
-use hybond_core::ids::DomainId;
+use hybond_core::ids::{DomainId, Mac};
 use hybond_wire::control::{
-    DomainStatus, ErrorKind, HostStatus, LeaseStatus, PoolStatus, REQUEST_LIMIT, RESPONSE_LIMIT, Request, Response,
-    Run, VfStatus,
+    DomainStatus, ErrorKind, HostStatus, LeaseStatus, PoolStatus, REQUEST_LIMIT, RESPONSE_LIMIT, Request,
+    ReservationStatus, Response, Run, VfStatus,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,19 +85,28 @@ async fn connection(shared: &Arc<Shared>, about: &About, mut stream: UnixStream)
             },
         },
         Request::Inventory => inventory(shared).await,
-        Request::Drain { domain } => return act(shared, &mut stream, &domain, Ask::HoldBack).await,
-        Request::Plug { domain } => return act(shared, &mut stream, &domain, Ask::Plug).await,
+        Request::Drain { domain } => act(shared, &mut stream, &domain, Ask::HoldBack).await?,
+        Request::Plug { domain } => act(shared, &mut stream, &domain, Ask::Plug).await?,
+        Request::Set {
+            domain,
+            mac,
+            policy,
+            vlan,
+        } => change::set(shared, &mut stream, &domain, change::Change { mac, policy, vlan }).await?,
+        Request::Check { domain, to } => schedule::check(shared, &domain, to).await,
+        Request::Reserve { domain, to, seconds } => schedule::reserve(shared, &domain, to, seconds).await,
+        Request::CancelReservation { domain, to } => schedule::cancel(shared, &domain, &to).await,
         Request::Timeline { domain, limit } => timeline(shared, &domain, limit.min(MAX_RUNS)).await,
         Request::Watch { domain } => return watch(shared, &mut stream, &domain).await,
     };
     socket::write(&mut stream, &response, RESPONSE_LIMIT).await
 }
 
-fn failed(kind: ErrorKind, message: String) -> Response {
+pub(super) fn failed(kind: ErrorKind, message: String) -> Response {
     Response::Error { kind, message }
 }
 
-fn not_found(domain: &str) -> Response {
+pub(super) fn not_found(domain: &str) -> Response {
     let hint = "hybondctl status lists those that it has; a domain is its from the first start after hybondctl enable";
     failed(
         ErrorKind::NotFound,
@@ -124,6 +133,11 @@ async fn status(shared: &Arc<Shared>, domain: Option<String>) -> Response {
 fn pools(shared: &Arc<Shared>) -> Response {
     let book = shared.adapters.book();
     let name = |id: DomainId| shared.task(id).map_or_else(|| id.to_string(), |task| task.name);
+    let who = |domain: DomainId, mac: Mac| LeaseStatus {
+        domain,
+        name: name(domain),
+        mac,
+    };
     let pools = book.pools().iter().map(|(pool, vfs)| PoolStatus {
         name: pool.clone(),
         handover: shared.adapters.handovers(Some(pool)),
@@ -133,35 +147,43 @@ fn pools(shared: &Arc<Shared>) -> Response {
                 vf: vf.id.clone(),
                 pf: vf.pf.clone(),
                 numa_node: vf.numa_node,
-                lease: book.holder(&vf.id).map(|lease| LeaseStatus {
-                    domain: lease.domain,
-                    name: name(lease.domain),
-                    mac: lease.mac,
+                lease: book.holder(&vf.id).map(|lease| who(lease.domain, lease.mac)),
+                reserved: book.reserved(&vf.id).map(|held| ReservationStatus {
+                    domain: held.lease.domain,
+                    name: held.name.clone(),
+                    mac: held.lease.mac,
+                    by: held.by.clone(),
+                    until_ms: held.until,
                 }),
             })
             .collect(),
+        waiting: book.waiting(pool).map(|ask| who(ask.domain, ask.mac)).collect(),
     });
     Response::Pools { pools: pools.collect() }
 }
 
-/// Asks for a drain or a plug, and passes its phases on while it goes.
-async fn act(shared: &Arc<Shared>, stream: &mut UnixStream, domain: &str, ask: Ask) -> Result<(), ExchangeError> {
+/// Asks for a drain, a plug or another policy, and passes the phases on while it goes.
+pub(super) async fn act(
+    shared: &Arc<Shared>,
+    stream: &mut UnixStream,
+    domain: &str,
+    ask: Ask,
+) -> Result<Response, ExchangeError> {
     let Some((id, task)) = shared.find(domain) else {
-        return socket::write(stream, &not_found(domain), RESPONSE_LIMIT).await;
+        return Ok(not_found(domain));
     };
+    let drain_within = Duration::from_millis(shared.adapters.config.guest.drain_within);
     let (done, within) = match ask {
-        Ask::HoldBack => (
-            "drained",
-            Duration::from_millis(shared.adapters.config.guest.drain_within) + PLUG_WITHIN,
-        ),
+        Ask::HoldBack => ("drained", drain_within + PLUG_WITHIN),
+        Ask::SetPolicy(..) => ("set", drain_within + PLUG_WITHIN),
         _ => ("plugged", PLUG_WITHIN),
     };
     let mut feed = shared.feed.subscribe();
     let answer = tokio::time::timeout(within, task.ask(shared, ask));
     tokio::pin!(answer);
-    let response = loop {
+    loop {
         tokio::select! {
-            answer = &mut answer => break match answer {
+            answer = &mut answer => return Ok(match answer {
                 Ok(Ok(Answer::Done(_))) => Response::Done { message: format!("{domain} is {done}") },
                 Ok(Ok(Answer::Refused(reason))) => failed(ErrorKind::Refused, format!("{domain}: {reason}")),
                 Ok(Err(ended)) => failed(ErrorKind::Failed, format!("{domain}: {ended}")),
@@ -169,11 +191,10 @@ async fn act(shared: &Arc<Shared>, stream: &mut UnixStream, domain: &str, ask: A
                     let s = within.as_secs();
                     failed(ErrorKind::Failed, format!("{domain} was not {done} within {s} s; see hybondctl status {domain}"))
                 }
-            },
+            }),
             told = feed.recv() => pass_on(stream, id, told).await?,
         }
-    };
-    socket::write(stream, &response, RESPONSE_LIMIT).await
+    }
 }
 
 type Told = Result<(DomainId, Response), broadcast::error::RecvError>;

@@ -1,13 +1,14 @@
-//! Answers other hosts' daemons. A peer may ask for the drain of a domain that is in an outgoing migration on this host, and
-//! for nothing else; whether it is, the guest's machine finds out from libvirt.
+//! Answers other hosts' daemons. Of the guests that run here a peer may ask for one thing only, the drain of one that is in
+//! an outgoing migration; whether it is, the guest's machine finds out from libvirt. Of guests that are to come here it may
+//! ask whether they would fit, and have VFs held for them, for a bounded time.
 
-use super::RELEASE;
+use super::{RELEASE, arrivals};
 use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_core::guest::{Answer, Event, Request as Ask};
 use hybond_peer::IncomingRequest;
 use hybond_wire::control::Response as Told;
-use hybond_wire::peer::{Request, Response, VERSION};
+use hybond_wire::peer::{Request, Response};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -27,13 +28,6 @@ pub async fn serve(shared: Arc<Shared>, mut requests: mpsc::Receiver<IncomingReq
 async fn connection(shared: &Arc<Shared>, mut incoming: IncomingRequest) {
     let (peer, request) = (incoming.peer.to_string(), incoming.request.clone());
     let response = match request {
-        Request::Drain { version, .. } | Request::Abandon { version, .. } | Request::Ping { version }
-            if version != VERSION =>
-        {
-            Response::Refused {
-                reason: format!("this host speaks version {VERSION} of the protocol, not {version}"),
-            }
-        }
         Request::Drain {
             migration,
             domain,
@@ -57,6 +51,17 @@ async fn connection(shared: &Arc<Shared>, mut incoming: IncomingRequest) {
             hello(shared)
         }
         Request::Ping { .. } => hello(shared),
+        Request::Check {
+            domain, pairs, source, ..
+        } => arrivals::fits(shared, domain, &pairs, &source).await,
+        Request::Reserve {
+            domain,
+            name,
+            pairs,
+            for_ms,
+            ..
+        } => arrivals::reserve(shared, (domain, &name), &pairs, &peer, for_ms).await,
+        Request::Cancel { domain, .. } => arrivals::cancel(shared, domain).await,
     };
     if let Err(error) = incoming.responder.finish(response).await {
         warn!(

@@ -7,6 +7,7 @@ use crate::supervisor::{self, Link};
 use crate::{DomainState, Job, job, metadata, persistent, pidfile, state};
 use hybond_core::ids::{DomainId, IfName, Mac, PeerAddr};
 use hybond_core::spec::DomainSpec;
+use hybond_domxml::PairChange;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -232,6 +233,21 @@ impl Libvirt {
     /// [`LibvirtError::Spec`] where the domain is not hybond's.
     pub async fn set_source_peer(&self, id: DomainId, peer: PeerAddr) -> Result<bool, LibvirtError> {
         let work = move |domain: &Domain| metadata::set_source_peer(domain, &peer);
+        self.modify("change of the metadata", id, work).await
+    }
+
+    /// Changes pairs in the domain's metadata: the persistent one, and with `live` also that of what runs. Returns whether
+    /// anything was another before. Needs a modify job, as [`Self::set_source_peer`].
+    ///
+    /// # Errors
+    /// [`LibvirtError::Spec`] where the domain is not hybond's.
+    pub async fn change_pairs(
+        &self,
+        id: DomainId,
+        changes: Vec<(Mac, PairChange)>,
+        live: bool,
+    ) -> Result<bool, LibvirtError> {
+        let work = move |domain: &Domain| metadata::change_pairs(domain, &changes, live);
         self.modify("change of the metadata", id, work).await
     }
 

@@ -3,9 +3,9 @@
 
 use crate::call::{Failure, is};
 use crate::handle::Scope;
-use hybond_core::ids::PeerAddr;
+use hybond_core::ids::{Mac, PeerAddr};
 pub(crate) use hybond_domxml::NAMESPACE;
-use hybond_domxml::XmlError;
+use hybond_domxml::{PairChange, XmlError};
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt_sys as sys;
@@ -26,13 +26,7 @@ pub(crate) fn set_source_peer(domain: &Domain, peer: &PeerAddr) -> Result<bool, 
             continue;
         }
         let element = hybond_domxml::set_source_peer(&xml, peer).map_err(invalid)?;
-        domain.set_metadata(
-            sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
-            Some(&element),
-            Some(hybond_domxml::PREFIX),
-            Some(NAMESPACE),
-            scope.impact(),
-        )?;
+        write(domain, &element, scope)?;
         written = true;
     }
     if enabled {
@@ -40,6 +34,45 @@ pub(crate) fn set_source_peer(domain: &Domain, peer: &PeerAddr) -> Result<bool, 
     } else {
         Err(invalid(XmlError::NotEnabled))
     }
+}
+
+/// Changes pairs in the element of the running and of the persistent domain, or of the latter only; each is edited from
+/// its own text. Returns whether anything was written.
+pub(crate) fn change_pairs(domain: &Domain, changes: &[(Mac, PairChange)], live: bool) -> Result<bool, Failure> {
+    let mut written = false;
+    let mut enabled = false;
+    for scope in scopes(domain)? {
+        if scope == Scope::Live && !live {
+            continue;
+        }
+        let xml = domain.xml_desc(scope.xml_flags())?;
+        match hybond_domxml::change_pairs(&xml, changes) {
+            Ok(Some(element)) => write(domain, &element, scope)?,
+            Ok(None) => {
+                enabled = true;
+                continue;
+            }
+            // Enabled in one of the two only: the other one is no business of ours.
+            Err(XmlError::NotEnabled) => continue,
+            Err(error) => return Err(invalid(error)),
+        }
+        (enabled, written) = (true, true);
+    }
+    if enabled {
+        Ok(written)
+    } else {
+        Err(invalid(XmlError::NotEnabled))
+    }
+}
+
+fn write(domain: &Domain, element: &str, scope: Scope) -> Result<(), Failure> {
+    Ok(domain.set_metadata(
+        sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+        Some(element),
+        Some(hybond_domxml::PREFIX),
+        Some(NAMESPACE),
+        scope.impact(),
+    )?)
 }
 
 /// hybond's element alone, without its namespace, as libvirt gives it out; `None` where there is none.

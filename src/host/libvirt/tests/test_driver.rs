@@ -3,6 +3,8 @@
 //! the lifecycle changes that one. The others have a host of their own, from a file.
 
 use hybond_core::ids::DomainId;
+use hybond_core::spec::Policy;
+use hybond_domxml::PairChange;
 use hybond_libvirt::{
     DomainState, Events, Job, Libvirt, LibvirtError, LibvirtEvent, Lifecycle, ResumedBy, Scope, Settings, StartedBy,
     StoppedBy, SuspendedBy,
@@ -134,6 +136,35 @@ async fn the_peer_is_written_into_both_definitions_and_only_once() {
         .expect("an answer")
         .expect("XML");
     assert!(xml.contains("node2.example.org") && !xml.contains("node1"), "{xml}");
+}
+
+#[tokio::test]
+async fn a_policy_is_written_to_both_definitions_and_a_vlan_to_the_next_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (libvirt, _events) = connect(&node(&dir)).await;
+    let web = id(WEB);
+    let pair = libvirt.spec(web).await.expect("valid").expect("hybond's").pairs[0].clone();
+    let vlan = (pair.mac, PairChange::Vlan(Some(77)));
+    assert!(libvirt.change_pairs(web, vec![vlan], false).await.expect("written"));
+    let policy = (pair.mac, PairChange::Policy(Policy::Never));
+    assert!(libvirt.change_pairs(web, vec![policy], true).await.expect("written"));
+    assert!(
+        !libvirt
+            .change_pairs(web, vec![vlan, policy], false)
+            .await
+            .expect("nothing to write")
+    );
+    for (scope, vlan) in [(Scope::Live, pair.vlan), (Scope::Persistent, Some(77))] {
+        let xml = libvirt.domain_xml(web, scope).await.expect("an answer").expect("XML");
+        let spec = hybond_domxml::parse(&xml).expect("valid").expect("hybond's");
+        assert_eq!(
+            (spec.pairs[0].policy, spec.pairs[0].vlan),
+            (Policy::Never, vlan),
+            "{scope:?}"
+        );
+    }
+    let test = libvirt.list_all().await.expect("a list");
+    assert!(test.iter().any(|(id, _)| *id == web));
 }
 
 #[tokio::test]

@@ -115,10 +115,10 @@ fn understand(line: &[u8]) -> Result<Request, String> {
     let request: Request = decode(line, LIMIT).map_err(|_| {
         format!("request not understood; this host's hybond speaks version {VERSION}, do both have the same release?")
     })?;
-    let (Request::Drain { version, .. } | Request::Abandon { version, .. } | Request::Ping { version }) = &request;
-    if *version != VERSION {
+    let (theirs, ours) = request.versions();
+    if theirs != ours {
         return Err(format!(
-            "this host's hybond speaks version {VERSION}, the peer's version {version}; install the same release on both"
+            "this host's hybond speaks version {ours}, the peer's version {theirs}; install the same release on both"
         ));
     }
     Ok(request)

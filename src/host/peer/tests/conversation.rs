@@ -262,6 +262,10 @@ async fn requests_that_are_not_understood_get_an_answer() {
         ("rubbish\n", "not understood"),
         ("{\"type\":\"reboot\"}\n", "not understood"),
         ("{\"type\":\"ping\",\"version\":9}\n", "the peer's version 9"),
+        (
+            "{\"type\":\"cancel\",\"version\":1,\"domain\":\"a2a2a2a2-0000-4000-8000-000000000002\"}\n",
+            "speaks version 2",
+        ),
     ] {
         let mut client = raw(&good(&ca), server.address()).await;
         client.write_all(request.as_bytes()).await.expect("sent");

@@ -26,7 +26,8 @@ pub enum Verdict {
 pub struct Guard {
     plugged: BTreeSet<String>,
     status: Option<MigrationStatus>,
-    acted: bool,
+    /// What was done about the migration that goes on.
+    acted: Option<Verdict>,
 }
 
 impl Guard {
@@ -68,10 +69,15 @@ impl Guard {
     pub fn heard(&mut self, event: &Event) -> Option<Verdict> {
         match event {
             Event::Migration { status } => {
-                if status.is_over() || *status == MigrationStatus::Setup {
-                    self.acted = false;
-                }
                 self.status = Some(status.clone());
+                if status.is_over() || *status == MigrationStatus::Setup {
+                    // An internal snapshot: QEMU writes it without a look at its monitor, and takes the cancellation after.
+                    let acted = self.acted.take();
+                    let in_vain = *status == MigrationStatus::Completed && acted == Some(Verdict::Cancel);
+                    if in_vain && !self.plugged.is_empty() {
+                        return Some(Verdict::TooLate);
+                    }
+                }
                 self.judge()
             }
             Event::DeviceDeleted { device: Some(id), .. } => {
@@ -96,7 +102,7 @@ impl Guard {
 
     fn judge(&mut self) -> Option<Verdict> {
         let status = self.status.as_ref()?;
-        if self.acted || self.plugged.is_empty() {
+        if self.acted.is_some() || self.plugged.is_empty() {
             return None;
         }
         let verdict = match status {
@@ -104,7 +110,7 @@ impl Guard {
             status if status.can_be_cancelled() => Verdict::Cancel,
             _ => return None,
         };
-        self.acted = true;
+        self.acted = Some(verdict.clone());
         Some(verdict)
     }
 }
@@ -197,6 +203,16 @@ mod tests {
     fn postcopy_is_reported_and_not_cancelled() {
         let mut guard = plugged();
         assert_eq!(guard.heard(&migration("postcopy-active")), Some(Verdict::TooLate));
+    }
+
+    #[test]
+    fn a_copy_that_ends_in_spite_of_being_cancelled_is_reported() {
+        let mut guard = plugged();
+        assert_eq!(guard.heard(&migration("setup")), Some(Verdict::Cancel));
+        assert_eq!(guard.heard(&migration("completed")), Some(Verdict::TooLate));
+        assert_eq!(guard.heard(&migration("setup")), Some(Verdict::Cancel));
+        assert_eq!(guard.heard(&migration("cancelled")), None);
+        assert_eq!(guard.heard(&migration("completed")), None, "of another");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Scripts of a guest's life. The two-host tests are in `tests/pair`.
 
+mod events;
 mod faults;
 mod hooks;
 mod lives;
+mod policy;
 mod tuning;
 
 use super::*;

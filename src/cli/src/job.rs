@@ -1,6 +1,6 @@
-//! libvirt's job of a migration that another thread has started: how far it is, and its end before its time.
+//! libvirt's job, a migration or a save, that another thread has started: how far it is, and its end before its time.
 
-use super::interrupt::Interrupt;
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Monitor {
-    /// `within`: how long the migration may take.
+    /// `within`: how long the job may take.
     pub fn new(domain: Domain, progress: Arc<Progress>, interrupt: Interrupt, within: Option<Duration>) -> Self {
         Self {
             domain,
@@ -41,6 +41,16 @@ impl Monitor {
             state: Mutex::new(State::default()),
             stopped: Condvar::new(),
         }
+    }
+
+    /// Looks after what `work` does.
+    pub fn watch<T>(&self, work: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.run());
+            let result = work();
+            self.stop();
+            result
+        })
     }
 
     /// Until [`Monitor::stop`].
@@ -59,7 +69,7 @@ impl Monitor {
         }
     }
 
-    /// The migration has ended.
+    /// The job has ended.
     pub fn stop(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
         self.stopped.notify_all();

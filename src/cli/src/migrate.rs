@@ -7,21 +7,18 @@
 //!                    └──fails──▶ nothing has changed
 //! ```
 
-mod interrupt;
-mod job;
-
 use crate::args::Migrate;
 use crate::control::{Exchange, host};
-use crate::drain::act;
+use crate::drain::{act, after_failure};
 use crate::failure::{Failure, Kind};
+use crate::interrupt::Interrupt;
+use crate::job::Monitor;
 use crate::libvirt;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::show::domain_status;
 use crate::time::duration;
 use hybond_wire::control::{Request, Response};
-use interrupt::Interrupt;
-use job::Monitor;
 use std::net::Shutdown;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +64,11 @@ pub fn migrate(socket: &Path, uri: &str, what: &Migrate, output: &Output) -> Res
             what.destination,
             duration(started.elapsed().as_secs_f64() * 1000.0)
         )),
-        Err(failure) => Err(after_failure(socket, &domain, what, drain, failure, &progress)),
+        Err(failure) => {
+            let gone = "the domain no longer runs here; look for it at the destination";
+            let name = &what.domain;
+            Err(after_failure(socket, &domain, name, (drain, gone), failure, &progress))
+        }
     }
 }
 
@@ -97,9 +98,7 @@ fn watched(
                 progress.phase(&phase);
             }
         });
-        scope.spawn(|| monitor.run());
-        let migrated = start(domain, destination, what);
-        monitor.stop();
+        let migrated = monitor.watch(|| start(domain, destination, what));
         // Where hybondd is gone the connection is down already.
         drop(stop.shutdown(Shutdown::Both));
         migrated.map_err(|error| match monitor.cancelled() {
@@ -140,29 +139,4 @@ fn flags(what: &Migrate) -> u32 {
     ];
     let chosen = choices.into_iter().filter(|(chosen, _)| *chosen);
     chosen.fold(sys::VIR_MIGRATE_LIVE, |flags, (_, flag)| flags | flag)
-}
-
-/// Puts back what the drain took, and says how things stand.
-fn after_failure(
-    socket: &Path,
-    domain: &Domain,
-    what: &Migrate,
-    drained: bool,
-    failure: Failure,
-    progress: &Progress,
-) -> Failure {
-    let name = &what.domain;
-    let stands = match domain.is_active() {
-        Ok(true) if drained => {
-            let request = Request::Plug { domain: name.clone() };
-            match act(socket, &request, ACT_SECONDS, progress) {
-                Ok(done) => format!("the domain runs on here ({done})"),
-                Err(error) => format!("the domain runs on here, on its standby: {error}; try 'hybondctl plug {name}'"),
-            }
-        }
-        Ok(true) => "the domain runs on here".to_owned(),
-        Ok(false) => "the domain no longer runs here; look for it at the destination".to_owned(),
-        Err(error) => format!("whether the domain runs on is not known: {}", error.message()),
-    };
-    Failure::new(failure.kind, format!("{}; {stands}", failure.message))
 }

@@ -1,0 +1,163 @@
+//! Who waits for a VF, and since when. When one is freed every guest is told and asks; the book lets the one have it that
+//! began to wait first.
+//!
+//! A guest that waits asks again from time to time. One that has not asked for longer than that (its CPUs stand, it was
+//! drained, it has gone) does not keep others waiting, and has to queue anew.
+
+use super::{Ask, Lease, NoVf, PoolBook};
+use crate::Millis;
+use crate::ids::{DomainId, PoolName, VfId};
+use std::collections::BTreeSet;
+
+/// A pair that has asked for a VF and got none.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    ask: Ask,
+    /// When it last asked.
+    asked: Millis,
+}
+
+impl Waiting {
+    fn is(&self, ask: &Ask) -> bool {
+        (self.ask.domain, self.ask.mac) == (ask.domain, ask.mac)
+    }
+}
+
+impl PoolBook {
+    /// As [`Self::lease`], and only what is left when everybody who waits longer has got one. Who gets none waits from now
+    /// on, if it does not yet. `patience`: for how long after it has asked a pair is believed to wait still.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn lease_in_turn(&mut self, ask: &Ask, now: Millis, patience: Millis) -> Result<Lease, NoVf> {
+        self.queue.retain(|waiting| now < waiting.asked + patience);
+        let promised = self.promised_before(ask);
+        let result = self.lease_but(ask, &promised);
+        match (&result, self.queue.iter_mut().find(|waiting| waiting.is(ask))) {
+            (Ok(_) | Err(NoVf::UnknownPool(_) | NoVf::Empty { .. }), _) => {
+                self.queue.retain(|waiting| !waiting.is(ask));
+            }
+            // It asks for another PF once its standby is on one; its place stays.
+            (Err(_), Some(waiting)) => {
+                waiting.ask = ask.clone();
+                waiting.asked = now;
+            }
+            (Err(_), None) => self.queue.push(Waiting {
+                ask: ask.clone(),
+                asked: now,
+            }),
+        }
+        result
+    }
+
+    /// A domain that has gone waits no longer.
+    pub fn leave_queue(&mut self, domain: DomainId) {
+        self.queue.retain(|waiting| waiting.ask.domain != domain);
+    }
+
+    /// Who waits for a VF of a pool, the longest first.
+    pub fn waiting<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = &'a Ask> {
+        self.queue
+            .iter()
+            .map(|waiting| &waiting.ask)
+            .filter(move |ask| ask.pool == *pool)
+    }
+
+    /// What those get that wait longer than this one.
+    fn promised_before(&self, ask: &Ask) -> BTreeSet<VfId> {
+        let mut promised = BTreeSet::new();
+        for waiting in self.queue.iter().take_while(|waiting| !waiting.is(ask)) {
+            let Ask { pool, pf, .. } = &waiting.ask;
+            let vfs = self.pools.get(pool).into_iter().flatten();
+            let suits = vfs.filter(|vf| pf.as_ref().is_none_or(|pf| *pf == vf.pf));
+            let first = suits
+                .filter(|vf| self.is_free(vf))
+                .find(|vf| !promised.contains(&vf.id));
+            promised.extend(first.map(|vf| vf.id.clone()));
+        }
+        promised
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{ask, book};
+    use super::*;
+
+    const PATIENCE: Millis = 10_000;
+
+    fn take(book: &mut PoolBook, n: u8, pf: Option<&str>, now: Millis) -> Result<String, NoVf> {
+        let lease = book.lease_in_turn(&ask(n, pf), now, PATIENCE)?;
+        Ok(lease.vf.id.to_string())
+    }
+
+    fn full() -> PoolBook {
+        let mut book = book();
+        for n in 1..=3 {
+            take(&mut book, n, None, 0).expect("free");
+        }
+        book
+    }
+
+    fn give_back(book: &mut PoolBook, n: u8) {
+        let ask = ask(n, None);
+        assert!(book.release(ask.domain, ask.mac));
+    }
+
+    #[test]
+    fn who_began_to_wait_first_is_first() {
+        let mut book = full();
+        for (n, now) in [(4, 1), (5, 2), (6, 3), (4, 5_000)] {
+            take(&mut book, n, None, now).expect_err("all leased");
+        }
+        let pool = "lan".parse().expect("name");
+        let order: Vec<_> = book.waiting(&pool).map(|ask| ask.mac.octets()[5]).collect();
+        assert_eq!(order, [4, 5, 6]);
+        give_back(&mut book, 1);
+        // The quickest are not the first.
+        let refused = take(&mut book, 6, None, 5_001).expect_err("not its turn");
+        assert_eq!(
+            refused.to_string(),
+            "the free VFs of pool lan go to guests that have waited longer"
+        );
+        take(&mut book, 5, None, 5_001).expect_err("not its turn");
+        take(&mut book, 7, None, 5_001).expect_err("who has just come is last");
+        take(&mut book, 4, None, 5_002).expect("its turn");
+        give_back(&mut book, 2);
+        give_back(&mut book, 3);
+        take(&mut book, 6, None, 5_003).expect("one for each");
+        take(&mut book, 5, None, 5_003).expect("one for each");
+    }
+
+    #[test]
+    fn only_what_suits_who_waits_is_kept_for_it() {
+        let mut book = full();
+        take(&mut book, 4, Some("pf1"), 1).expect_err("all leased");
+        give_back(&mut book, 1);
+        take(&mut book, 5, None, 2).expect("it waits for pf1");
+        give_back(&mut book, 3);
+        take(&mut book, 6, None, 3).expect_err("that one is for the other");
+        assert_eq!(take(&mut book, 4, Some("pf1"), 3).expect("its turn"), "02:10.0");
+    }
+
+    #[test]
+    fn who_does_not_ask_any_more_keeps_nobody_waiting() {
+        let mut book = full();
+        take(&mut book, 4, None, 0).expect_err("all leased");
+        take(&mut book, 5, None, 5_000).expect_err("all leased");
+        give_back(&mut book, 1);
+        take(&mut book, 5, None, PATIENCE - 1).expect_err("not its turn");
+        take(&mut book, 5, None, PATIENCE).expect("the other is silent");
+        take(&mut book, 6, None, PATIENCE).expect_err("all leased");
+        book.leave_queue(ask(6, None).domain);
+        give_back(&mut book, 2);
+        take(&mut book, 7, None, PATIENCE).expect("the other has gone");
+    }
+
+    #[test]
+    fn a_pair_that_asks_again_after_a_restart_gets_its_own() {
+        let mut book = full();
+        take(&mut book, 4, None, 0).expect_err("all leased");
+        assert_eq!(take(&mut book, 1, None, 1).expect("its own"), "01:10.0");
+    }
+}

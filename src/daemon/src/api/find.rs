@@ -1,0 +1,68 @@
+//! Domains by name or UUID, whether hybondd looks after them or not.
+
+use super::control::{failed, not_found};
+use crate::adapters::chain;
+use crate::shared::{Shared, TaskHandle};
+use hybond_core::ids::DomainId;
+use hybond_core::spec::DomainSpec;
+use hybond_wire::control::{DomainStatus, ErrorKind, Response};
+use hybond_wire::peer::PairAsk;
+
+/// A domain of hybond's.
+pub struct Found {
+    /// libvirt's UUID.
+    pub id: DomainId,
+    /// libvirt's name.
+    pub name: String,
+    /// What its pairs ask for.
+    pub pairs: Vec<PairAsk>,
+    /// Its task and how it is, while hybondd looks after it: while it runs, that is.
+    pub running: Option<(TaskHandle, DomainStatus)>,
+}
+
+/// A domain that runs, or that is defined only.
+///
+/// # Errors
+/// There is none of hybond's, or libvirt does not answer: what to tell who asks.
+pub async fn find(shared: &Shared, domain: &str) -> Result<Found, Response> {
+    if let Some((id, task)) = shared.find(domain) {
+        if let Some(view) = task.view().await {
+            let status = view.status;
+            let pairs = status.pairs.iter().map(|pair| PairAsk {
+                mac: pair.mac,
+                pool: pair.pool.clone(),
+                policy: pair.policy,
+            });
+            return Ok(Found {
+                id,
+                name: status.name.clone(),
+                pairs: pairs.collect(),
+                running: Some((task, status)),
+            });
+        }
+    }
+    let (id, spec) = defined(shared, domain).await?;
+    let pairs = spec.pairs.into_iter().map(|pair| PairAsk {
+        mac: pair.mac,
+        pool: pair.pool,
+        policy: pair.policy,
+    });
+    Ok(Found {
+        id,
+        name: spec.name,
+        pairs: pairs.collect(),
+        running: None,
+    })
+}
+
+async fn defined(shared: &Shared, domain: &str) -> Result<(DomainId, DomainSpec), Response> {
+    let unanswered = |error: &dyn std::error::Error| failed(ErrorKind::Failed, chain(error));
+    let all = shared.adapters.libvirt.list_all().await;
+    let all = all.map_err(|error| unanswered(&error))?;
+    let by_id = domain.parse::<DomainId>().ok();
+    let found = all.into_iter().find(|(id, name)| name == domain || Some(*id) == by_id);
+    let (id, _) = found.ok_or_else(|| not_found(domain))?;
+    let spec = shared.adapters.libvirt.spec(id).await;
+    let spec = spec.map_err(|error| unanswered(&error))?;
+    Ok((id, spec.ok_or_else(|| not_found(domain))?))
+}
