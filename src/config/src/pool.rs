@@ -132,11 +132,7 @@ impl Pool {
             ));
         }
         if self.mtu.is_some_and(|mtu| !MTU.contains(&mtu)) {
-            return Some(format!(
-                "pool {name}: mtu is {} to {} bytes",
-                MTU.start(),
-                MTU.end()
-            ));
+            return Some(format!("pool {name}: mtu is {} to {} bytes", MTU.start(), MTU.end()));
         }
         match (self.min_tx_rate, self.max_tx_rate) {
             (Some(min), Some(max)) if max != 0 && min > max => Some(format!(

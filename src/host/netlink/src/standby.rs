@@ -360,7 +360,10 @@ fn describe(link: &Link, below: &[Link]) -> Result<StandbyLink> {
     let lower = at(link.lower).ok_or_else(gone)?;
     // What a veth is over is its other end.
     let bottom = at(lower.lower).filter(|_| matches!(lower.kind, Kind::Vlan { .. }));
-    let mtu = link.mtu.min(lower.mtu).min(bottom.map_or(u32::MAX, |bottom| bottom.mtu));
+    let mtu = link
+        .mtu
+        .min(lower.mtu)
+        .min(bottom.map_or(u32::MAX, |bottom| bottom.mtu));
     let vlan = match (&lower.kind, bottom) {
         (Kind::Vlan { id }, Some(bottom)) => Some(VlanBelow {
             id: *id,
