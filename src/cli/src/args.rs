@@ -108,8 +108,8 @@ const INVENTORY: &str = "\
 Shows every VF of this host, in a pool or not: where it is, which pools offer it, and who has it. With --json it is what a \
 scheduler needs of a host: the parts of each address, drivers, NUMA node, lease and owner.
 
-States: 'free'; 'leased', held for a domain and not plugged; 'plugged'; 'no-pool', which no pool offers; 'missing', leased \
-and no longer on this machine.";
+States: 'free'; 'reserved', for a domain that is to come; 'leased', held for a domain and not plugged; 'plugged'; \
+'no-pool', which no pool offers; 'missing', leased and no longer on this machine.";
 
 const CONFIG_CHECK: &str = "\
 Reads the configuration as hybondd does, fragments included, and shows the VFs that each pool has on this machine. hybondd \

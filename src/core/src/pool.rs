@@ -194,10 +194,9 @@ impl PoolBook {
         let is_free = |vf: &&Vf| self.is_free(vf) && !promised.contains(&vf.id);
         let free = || suitable.iter().copied().filter(is_free);
         let free_on = |pf: &IfName| free().filter(|vf| vf.pf == *pf).count();
-        let nearest = |vf: &&Vf| (!ask.is_near(vf), Reverse(free_on(&vf.pf)));
         let chosen = self
             .reserved_of(ask, &suitable)
-            .or_else(|| free().min_by_key(nearest))
+            .or_else(|| free().min_by_key(|vf| (!ask.is_near(vf), Reverse(free_on(&vf.pf)))))
             .ok_or_else(|| self.why_none(ask, &suitable))?;
         let lease = Lease {
             vf: chosen.clone(),

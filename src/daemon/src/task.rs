@@ -9,6 +9,7 @@ use crate::timeline::Recorder;
 use hybond_core::Millis;
 use hybond_core::guest::{Action, Answer, Event, Failure, Guest, Outcome, Record, Request, Stage, Token};
 use hybond_core::ids::Mac;
+use hybond_core::spec::DomainSpec;
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
 use hybond_libvirt::Scope;
 use hybond_qmp::{LinkEvent, MigrationStatus, QmpLink, Stamped};
@@ -38,6 +39,8 @@ pub enum Message {
 pub struct View {
     /// For `hybondctl status`.
     pub status: DomainStatus,
+    /// What its XML asks for.
+    pub spec: DomainSpec,
     /// The run that is under way.
     pub run: Option<Run>,
 }
@@ -617,6 +620,7 @@ impl Task {
         };
         View {
             status,
+            spec: record.spec.clone(),
             run: self.recorder.open().cloned(),
         }
     }

@@ -66,6 +66,8 @@ impl From<Bdf> for Address {
 pub enum VfState {
     /// A pool offers it, and nobody has it.
     Free,
+    /// A pool offers it, and it is reserved for a guest that is to come.
+    Reserved,
     /// It is held for a pair, and not plugged: the guest is on its way, or on its standby.
     Leased,
     /// It is in a guest.
@@ -82,6 +84,7 @@ impl VfState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Free => "free",
+            Self::Reserved => "reserved",
             Self::Leased => "leased",
             Self::Plugged => "plugged",
             Self::NoPool => "no-pool",

@@ -101,6 +101,9 @@ pub struct PairAsk {
     pub pool: PoolName,
     /// Its policy.
     pub policy: Policy,
+    /// Where the guest's memory is to be.
+    #[serde(default)]
+    pub numa_nodes: Vec<u32>,
 }
 
 /// How a domain, or a pair, would be at the destination.

@@ -5,7 +5,7 @@ use hybond_test_pair::plant::Plant;
 use hybond_test_pair::world::World;
 
 /// Cases that a planted bug may survive.
-const CASES: u64 = 60;
+const CASES: u64 = 400;
 
 fn case(seed: u64) -> Case {
     let faults = Faults {

@@ -158,7 +158,8 @@ impl Guest {
         if let Some(mac) = macs.iter().find(|mac| self.record.pair_spec(**mac).is_none()) {
             return self.refuse(token, &format!("it has no pair {mac}"));
         }
-        if policy == Policy::Never && macs.iter().any(|mac| self.seen.plugged(*mac)) {
+        // Whether a VF is plugged is not known while the monitor is away.
+        if policy == Policy::Never && macs.iter().any(|mac| self.record.pair(*mac).lease.is_some()) {
             self.answer_all(&Answer::Refused("the domain is being drained".to_owned()));
             let reason = DrainReason::Never(macs);
             self.enter(now, Stage::Draining { reason });

@@ -180,6 +180,8 @@ impl Guest {
             }
             Action::LowerStandby(mac) | Action::TuneStandby { mac, .. } => {
                 self.later(Retry::Tune(*mac), now);
+                // It may have been done, in part or whole: what it takes now decides whether the traffic may go to it.
+                self.seen.looked = false;
                 if matches!(self.record.stage, Stage::Draining { .. }) {
                     self.drain_failed(now, &reason);
                 }

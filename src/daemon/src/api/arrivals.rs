@@ -40,20 +40,20 @@ pub async fn fits(shared: &Shared, domain: DomainId, pairs: &[PairAsk], source: 
     }
 }
 
-/// What the guest's memory is bound to is not asked: a node that is near decides which VF it gets, not whether it gets one.
+fn asks(domain: DomainId, pairs: &[PairAsk]) -> Vec<Ask> {
+    let with_vf = pairs.iter().filter(|pair| pair.policy != Policy::Never);
+    with_vf.map(|pair| ask(domain, pair)).collect()
+}
+
 fn ask(domain: DomainId, pair: &PairAsk) -> Ask {
     Ask {
         pool: pair.pool.clone(),
         domain,
         mac: pair.mac,
+        // A standby that arrives goes where the VF is.
         pf: None,
-        numa_nodes: Vec::new(),
+        numa_nodes: pair.numa_nodes.clone(),
     }
-}
-
-fn asks(domain: DomainId, pairs: &[PairAsk]) -> Vec<Ask> {
-    let with_vf = pairs.iter().filter(|pair| pair.policy != Policy::Never);
-    with_vf.map(|pair| ask(domain, pair)).collect()
 }
 
 /// Each pair, as the pools are now.

@@ -4,7 +4,7 @@ use super::control::{failed, not_found};
 use crate::adapters::chain;
 use crate::shared::{Shared, TaskHandle};
 use hybond_core::ids::DomainId;
-use hybond_core::spec::DomainSpec;
+use hybond_core::spec::{DomainSpec, PairSpec};
 use hybond_wire::control::{DomainStatus, ErrorKind, Response};
 use hybond_wire::peer::PairAsk;
 
@@ -27,32 +27,31 @@ pub struct Found {
 pub async fn find(shared: &Shared, domain: &str) -> Result<Found, Response> {
     if let Some((id, task)) = shared.find(domain) {
         if let Some(view) = task.view().await {
-            let status = view.status;
-            let pairs = status.pairs.iter().map(|pair| PairAsk {
-                mac: pair.mac,
-                pool: pair.pool.clone(),
-                policy: pair.policy,
-            });
             return Ok(Found {
                 id,
-                name: status.name.clone(),
-                pairs: pairs.collect(),
-                running: Some((task, status)),
+                name: view.status.name.clone(),
+                pairs: asks(&view.spec),
+                running: Some((task, view.status)),
             });
         }
     }
     let (id, spec) = defined(shared, domain).await?;
-    let pairs = spec.pairs.into_iter().map(|pair| PairAsk {
-        mac: pair.mac,
-        pool: pair.pool,
-        policy: pair.policy,
-    });
     Ok(Found {
         id,
+        pairs: asks(&spec),
         name: spec.name,
-        pairs: pairs.collect(),
         running: None,
     })
+}
+
+fn asks(spec: &DomainSpec) -> Vec<PairAsk> {
+    let ask = |pair: &PairSpec| PairAsk {
+        mac: pair.mac,
+        pool: pair.pool.clone(),
+        policy: pair.policy,
+        numa_nodes: spec.numa_nodes.clone(),
+    };
+    spec.pairs.iter().map(ask).collect()
 }
 
 async fn defined(shared: &Shared, domain: &str) -> Result<(DomainId, DomainSpec), Response> {

@@ -106,6 +106,7 @@ fn rows(host: &str, pfs: &[PfVfs], book: &PoolBook, holders: &Holders) -> Vec<Vf
             (VfState::Missing, _) if !emulated => VfState::Missing,
             (_, Some(_)) => VfState::Leased,
             (_, None) if row.pools.is_empty() => VfState::NoPool,
+            (_, None) if book.reserved(&row.name).is_some() => VfState::Reserved,
             (_, None) => VfState::Free,
         };
     }

@@ -51,7 +51,7 @@ pub async fn check(shared: &Shared, domain: &str, to: PeerAddr) -> Response {
             check.pairs = pairs;
             check.obstacles.extend(obstacles);
         }
-        Ok(other) => return not_understood(shared, &to, "check", &other).await,
+        Ok(other) => return not_understood(shared, &to, ("check", ErrorKind::Failed), &other).await,
         // Where it cannot be asked now, it cannot ask for the drain either.
         Err(error) => check.obstacles.push(error),
     }
@@ -120,7 +120,7 @@ pub async fn reserve(shared: &Shared, domain: &str, to: PeerAddr, seconds: u64) 
             };
             Response::Reserved { reserved }
         }
-        Ok(other) => not_understood(shared, &to, "reserve", &other).await,
+        Ok(other) => not_understood(shared, &to, ("reserve", ErrorKind::Refused), &other).await,
         Err(error) => failed(ErrorKind::Failed, error),
     }
 }
@@ -141,7 +141,7 @@ pub async fn cancel(shared: &Shared, domain: &str, to: &PeerAddr) -> Response {
             };
             Response::Done { message }
         }
-        Ok(other) => not_understood(shared, to, "cancel", &other).await,
+        Ok(other) => not_understood(shared, to, ("cancel", ErrorKind::Failed), &other).await,
         Err(error) => failed(ErrorKind::Failed, error),
     }
 }
@@ -156,7 +156,12 @@ async fn ask(shared: &Shared, to: &PeerAddr, request: &peer::Request) -> Result<
 }
 
 /// A refusal: for a reason, or by a host of an older release, which says only that it does not understand.
-async fn not_understood(shared: &Shared, to: &PeerAddr, what: &str, answer: &peer::Response) -> Response {
+async fn not_understood(
+    shared: &Shared,
+    to: &PeerAddr,
+    (what, kind): (&str, ErrorKind),
+    answer: &peer::Response,
+) -> Response {
     let peer::Response::Refused { reason } = answer else {
         return failed(
             ErrorKind::Failed,
@@ -169,7 +174,7 @@ async fn not_understood(shared: &Shared, to: &PeerAddr, what: &str, answer: &pee
             ErrorKind::Failed,
             format!("{to} runs hybond {release}, this host {RELEASE}; it says: {reason}"),
         ),
-        _ => failed(ErrorKind::Refused, format!("{to}: {reason}")),
+        _ => failed(kind, format!("{to}: {reason}")),
     }
 }
 

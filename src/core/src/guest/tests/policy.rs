@@ -120,6 +120,19 @@ fn a_restart_in_the_middle_goes_on() {
 }
 
 #[test]
+fn never_waits_for_a_monitor_that_is_away() {
+    let mut guest = on_vf();
+    guest.handle(1, Event::QmpLost);
+    guest.handle(1, Event::AgentGone);
+    set(&mut guest, 1, Policy::Never);
+    assert_eq!(guest.poll(1), None, "what is plugged is not known");
+    assert_eq!(policy(&guest), Policy::Prefer);
+    guest.handle(2, Event::QmpConnected(qmp(true, true)));
+    guest.handle(2, Event::AgentHello([(mac(), agent(true, true))].into()));
+    assert_eq!(guest.poll(2), Some(Action::Failover(mac())));
+}
+
+#[test]
 fn only_the_pair_that_is_meant_is_drained() {
     let other: Mac = "52:54:00:aa:00:02".parse().expect("mac");
     let vf = Vf {
