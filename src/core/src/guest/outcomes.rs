@@ -180,6 +180,8 @@ impl Guest {
             }
             Action::LowerStandby(mac) | Action::TuneStandby { mac, .. } => {
                 self.later(Retry::Tune(*mac), now);
+                // Part of it may have been done: groups lost, or the mode changed.
+                self.seen.looked = false;
                 if matches!(self.record.stage, Stage::Draining { .. }) {
                     self.drain_failed(now, &reason);
                 }
