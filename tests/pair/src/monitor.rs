@@ -86,7 +86,7 @@ impl World {
 
     /// What the daemon's adapters notice.
     pub(crate) fn observe(&mut self, host: usize) {
-        let now = self.now;
+        let (now, plant) = (self.now, self.plant);
         for id in self.ids() {
             let at = &mut self.hosts[host];
             let serial = at.machine.qemu.get(&id).map(|qemu| qemu.serial);
@@ -119,7 +119,9 @@ impl World {
                 Some(pairs) if !guest.has_agent() => guest.handle(now, Event::AgentHello(pairs)),
                 Some(pairs) => {
                     for (mac, pair) in pairs {
-                        if guest.agent_pair(mac) != Some(&pair) {
+                        // Who lies about a switch goes on lying.
+                        let lies = plant == Some(Plant::FailoverSkipped) && pair.on_primary;
+                        if !lies && guest.agent_pair(mac) != Some(&pair) {
                             guest.handle(now, Event::AgentState(mac, pair));
                         }
                     }

@@ -121,6 +121,11 @@ fn a_drain_fails_where_the_standby_cannot_be_made_ready_and_the_guest_stays_on_i
     guest.complete(1, Err(failure("the kernel refuses")));
     assert_eq!(answer(&mut guest, 1), Answer::Refused("the kernel refuses".into()));
     assert_eq!(guest.record().stage, Stage::Running);
+    assert_eq!(
+        guest.poll(1),
+        Some(Action::Look { libvirt: true }),
+        "part of it may have been done"
+    );
     assert!(guest.agent_pair(mac()).is_some_and(|pair| pair.on_primary));
 }
 
