@@ -277,7 +277,7 @@ impl Host {
     }
 
     /// Opens the connection that commands share, and looks at what the host has.
-    pub(crate) fn connect(&mut self, ledger: &Ledger) -> Result<()> {
+    pub(crate) fn connect(&mut self, ledger: &Ledger, limit: Duration) -> Result<()> {
         let socket = self.file("ssh");
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
@@ -286,36 +286,32 @@ impl Host {
         // A process of its own, without our pipes: a client that turns into the master keeps the ends of its pipes open
         // for as long as the connection lives, and whoever reads them waits for as long.
         let mut running: Option<Child> = None;
-        process::until(
-            &format!("ssh to {}", self.layout.name),
-            Duration::from_secs(240),
-            || {
-                if socket.exists() {
-                    return Ok(Some(()));
-                }
-                let ended = match &mut running {
-                    Some(master) => master.try_wait()?.is_some(),
-                    None => true,
-                };
-                // A host that is busy may drop the connection before it has finished the key exchange.
-                if ended {
-                    let mut master = self.ssh();
-                    master
-                        .args(["-M", "-N", "-E"])
-                        .arg(self.file("ssh.log"))
-                        .arg(self.target());
-                    master
-                        .process_group(0)
-                        .stdin(Stdio::null())
-                        .stdout(Stdio::null())
-                        .stderr(Stdio::null());
-                    let master = master.spawn()?;
-                    ledger.add(master.id(), &socket.display().to_string())?;
-                    running = Some(master);
-                }
-                Ok(None)
-            },
-        )
+        process::until(&format!("ssh to {}", self.layout.name), limit, || {
+            if socket.exists() {
+                return Ok(Some(()));
+            }
+            let ended = match &mut running {
+                Some(master) => master.try_wait()?.is_some(),
+                None => true,
+            };
+            // A host that is busy may drop the connection before it has finished the key exchange.
+            if ended {
+                let mut master = self.ssh();
+                master
+                    .args(["-M", "-N", "-E"])
+                    .arg(self.file("ssh.log"))
+                    .arg(self.target());
+                master
+                    .process_group(0)
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null());
+                let master = master.spawn()?;
+                ledger.add(master.id(), &socket.display().to_string())?;
+                running = Some(master);
+            }
+            Ok(None)
+        })
         .with_context(|| format!("what ssh says is in {}", self.file("ssh.log").display()))?;
         self.look()
     }

@@ -51,7 +51,7 @@ pub(crate) fn build(folder: &Path, disk: &Path, hosts: &mut [Host], ledger: &Led
         progress(&format!("{} is up after {} s", host.name(), start.elapsed().as_secs()));
     }
     for host in hosts.iter_mut() {
-        host.connect(ledger)?;
+        host.connect(ledger, Duration::from_secs(240))?;
     }
     progress("warming up libvirt on both");
     each(hosts, |host| {

@@ -5,6 +5,7 @@ use crate::host::{Host, LAYOUTS, Start};
 use crate::machine::{Machine, Namespace};
 use crate::net;
 use crate::place::Place;
+use crate::process::Ledger;
 use crate::saved::{self, each};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,12 @@ pub struct Lab {
     /// Held by whoever answers for the lab's end.
     owner: Option<Lock>,
 }
+
+/// From a restore until a host answers; it takes seconds.
+const WAKES: Duration = Duration::from_secs(60);
+/// Of some two dozen restores on a loaded machine, two left a host whose NIC heard nothing, for as long as was waited; the same
+/// state, restored anew, was well.
+const RESTORES: u32 = 3;
 
 /// The traffic peer's address on the data network. It also has fd88::fe.
 pub const PEER: &str = "10.88.0.254";
@@ -85,13 +92,14 @@ impl Lab {
         let _base = cache::hold(&states)?;
         let states = choose(&states);
         let _hold = cache::hold(&states)?;
-        progress("restoring both hosts");
-        each(&self.hosts, |host| {
-            let state = states.join(format!("{}.state", host.name()));
-            host.start(&Start::Restore(&state), disk, &ledger)
-        })?;
-        for host in &mut self.hosts {
-            host.connect(&ledger)?;
+        let mut tries = RESTORES;
+        while let Err(error) = self.wake(&states, disk, &ledger) {
+            tries -= 1;
+            if tries == 0 {
+                return Err(error);
+            }
+            progress(&format!("restoring both hosts once more: {error:#}"));
+            ledger.end_all()?;
         }
         let offsets = each(&self.hosts, Host::set_clock)?;
         for (host, offset) in self.hosts.iter().zip(offsets) {
@@ -102,6 +110,19 @@ impl Lab {
                 offset.offset_ms,
                 offset.error_ms
             ));
+        }
+        Ok(())
+    }
+
+    /// Restores both hosts, and waits until they answer.
+    fn wake(&mut self, states: &Path, disk: &Path, ledger: &Ledger) -> Result<()> {
+        progress("restoring both hosts");
+        each(&self.hosts, |host| {
+            let state = states.join(format!("{}.state", host.name()));
+            host.start(&Start::Restore(&state), disk, ledger)
+        })?;
+        for host in &mut self.hosts {
+            host.connect(ledger, WAKES)?;
         }
         Ok(())
     }

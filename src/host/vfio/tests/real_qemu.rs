@@ -48,10 +48,14 @@ impl Qemu {
     async fn connect(&self) -> Qmp {
         let socket = self.folder.path().join("qmp");
         let begun = Instant::now();
-        while !socket.exists() && begun.elapsed() < PATIENCE {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let (qmp, mut events) = Qmp::connect(&socket, PATIENCE).await.expect("QEMU listens");
+        // The socket is there a moment before QEMU listens on it.
+        let (qmp, mut events) = loop {
+            match Qmp::connect(&socket, PATIENCE).await {
+                Ok(connected) => break connected,
+                Err(error) if begun.elapsed() > PATIENCE => panic!("QEMU does not listen: {error}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
         tokio::spawn(async move { while events.recv().await.is_some() {} });
         qmp
     }
