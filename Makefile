@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: test-short help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages soak demo packages clean
+.PHONY: test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages soak demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -30,11 +30,11 @@ build: setup-build ## build every program, unoptimised
 lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
-test: setup ## lint and every suite below: up to 40 minutes on 2 cores from nothing
-	packaging/dev/test.sh lint unit pair netns qemu packages guest lab coverage
-
-test-short: setup ## those that need neither a guest nor emulated hosts
+test: setup ## lint and every suite that needs neither a guest nor emulated hosts
 	packaging/dev/test.sh lint unit pair netns qemu packages
+
+test-all: setup ## make test, then the guest, the lab with its emulated hosts, and what they show: up to an hour
+	packaging/dev/test.sh lint unit pair netns qemu packages guest lab coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit

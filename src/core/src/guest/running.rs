@@ -61,6 +61,10 @@ impl Guest {
             Some(lease) if self.undo.contains(&mac) => {
                 self.may(Retry::Clean(mac), now).then_some(Action::ResetVf(lease))
             }
+            // libvirt's standby is on another PF than was meant for it: that VF is not for this pair.
+            Some(lease) if self.pinned_pf(mac).is_some_and(|pf| pf != lease.vf.pf) => {
+                self.may(Retry::Clean(mac), now).then(|| self.give_back(lease))
+            }
             Some(lease) if !wanted => self.may(Retry::Clean(mac), now).then(|| self.give_back(lease)),
             Some(lease) if !self.confirm.contains(&mac) => self.plug(now, lease),
             _ if wanted && self.may(Retry::Lease(mac), now) => Some(Action::Lease(Ask {
@@ -68,7 +72,7 @@ impl Guest {
                 domain: self.record.spec.id,
                 mac,
                 // The standby of a running guest stays where it is.
-                pf: has.pf,
+                pf: self.pinned_pf(mac).or(has.pf),
                 numa_nodes: self.record.spec.numa_nodes.clone(),
             })),
             _ => None,

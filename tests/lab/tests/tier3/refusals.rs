@@ -140,10 +140,7 @@ pub fn save_is_cancelled(scene: &Scene<'_>) -> Result<()> {
         since.trim()
     );
     let said = src.until("the guard's word in the journal", &journal, Duration::from_secs(20))?;
-    ensure!(
-        said.contains(guest.name()) && said.contains("hybondctl drain"),
-        "{said}"
-    );
+    ensure!(said.contains(guest.name()) && said.contains("hybondctl save"), "{said}");
     // The guard's message id, as src/daemon has it; the catalog's text has the domain's name filled in.
     let explained = src.ok("journalctl -u hybondd -x --no-pager -n 50 MESSAGE_ID=d6fe32f062af4e1b84d9db81d362910a")?;
     let subject = format!("A migration or save of {} was cancelled", guest.name());
