@@ -8,10 +8,10 @@ use hybond_core::guest::{
 };
 use hybond_core::ids::{Bdf, DomainId, IfName, Mac, PeerAddr};
 use hybond_core::pool::{Ask, Lease, PoolBook};
-use hybond_core::spec::PairSpec;
+use hybond_core::spec::{Flavor, PairSpec};
 use hybond_guest::GuestHandle;
 use hybond_libvirt::{DomainState, Libvirt};
-use hybond_netlink::{Netlink, StandbySpec, VfConfig};
+use hybond_netlink::{Netlink, StandbyMode, StandbySpec, VfConfig};
 use hybond_peer::{Patience, PeerClient};
 use hybond_qmp::{MigrationStatus, Qmp, QmpError};
 use hybond_vfio::{PlugRequest, PlugWay, Plugger, Sysfs, Unplug, emulated, request_unplug};
@@ -62,6 +62,12 @@ pub struct GuestLinks {
 }
 
 impl GuestLinks {
+    /// The pair's VF stays the host's.
+    #[must_use]
+    pub fn is_indirect(&self, mac: Mac) -> bool {
+        self.pair(mac).is_some_and(|pair| pair.flavor() == Flavor::Indirect)
+    }
+
     fn pair(&self, mac: Mac) -> Option<&PairSpec> {
         self.pairs.iter().find(|pair| pair.mac == mac)
     }
@@ -80,11 +86,13 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn failure(error: impl Error) -> Failure {
+/// An error of an adapter's, for people.
+pub fn failure(error: impl Error) -> Failure {
     Failure { reason: chain(&error) }
 }
 
-fn because(reason: impl Into<String>) -> Failure {
+/// What went wrong, for people.
+pub fn because(reason: impl Into<String>) -> Failure {
     Failure { reason: reason.into() }
 }
 
@@ -161,7 +169,15 @@ impl Adapters {
                 }),
                 None => Err(because(format!("pool {} has no PF on this host", ask.pool))),
             },
-            Action::MakeStandby { mac, pf, vlan } => self.make_standby(&links, mac, pf, vlan).await,
+            Action::MakeStandby {
+                mac, vf: Some(lease), ..
+            } => self.make_over_vf(&links, mac, &lease).await,
+            Action::MakeStandby {
+                mac,
+                pf,
+                vlan,
+                vf: None,
+            } => self.make_standby(&links, mac, pf, vlan, StandbyMode::Bridge).await,
             Action::RaiseStandby(mac) => {
                 self.netlink
                     .set_standby_up(&mac.standby_name(), true)
@@ -189,6 +205,9 @@ impl Adapters {
                     other => Err(because(format!("{peer} gave an answer that fits no drain: {other:?}"))),
                 }
             }
+            Action::PrepareVf { lease, vlan } if links.is_indirect(lease.mac) => {
+                self.prepare_for_host(&links, &lease, vlan).await
+            }
             Action::PrepareVf { lease, vlan } => self.prepare_vf(&links, &lease, vlan).await,
             Action::Plug(lease) => self.plug(&links, &lease).await,
             Action::Failover(mac) => self.switch(&links, mac, false).await,
@@ -207,7 +226,7 @@ impl Adapters {
                 Ok(Outcome::Done)
             }
             Action::Announce => self.announce(&links).await,
-            Action::RepairXml => self.repair_xml(&links).await,
+            Action::RepairXml { sources } => self.repair_xml(&links, sources).await,
             Action::Answer { .. } => Ok(Outcome::Done),
         }
     }
@@ -254,11 +273,14 @@ impl Adapters {
     }
 
     async fn standby_seen(&self, mac: Mac) -> Result<Option<StandbySeen>, Failure> {
-        let link = self.netlink.standby(&mac.standby_name()).await.map_err(failure)?;
-        Ok(link.map(|link| StandbySeen {
-            pf: link.pf().clone(),
-            up: link.up,
-        }))
+        let Some(link) = self.netlink.standby(&mac.standby_name()).await.map_err(failure)? else {
+            return Ok(None);
+        };
+        let (pf, vf) = match link.is_passthru() {
+            true => self.vf_behind(&link.lower),
+            false => (link.pf().clone(), None),
+        };
+        Ok(Some(StandbySeen { pf, vf, up: link.up }))
     }
 
     async fn standby(&self, mac: Mac) -> Result<Outcome, Failure> {
@@ -278,16 +300,17 @@ impl Adapters {
         }
     }
 
-    fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<Pool> {
+    pub(crate) fn pool_of(&self, links: &GuestLinks, mac: Mac) -> Option<Pool> {
         self.pools.get(&links.pair(mac)?.pool)
     }
 
-    async fn make_standby(
+    pub(crate) async fn make_standby(
         &self,
         links: &GuestLinks,
         mac: Mac,
         lower: IfName,
         vlan: Option<u16>,
+        mode: StandbyMode,
     ) -> Result<Outcome, Failure> {
         let allmulticast = self.pool_of(links, mac).is_some_and(|pool| pool.allmulticast);
         // The domain does not run when this is asked for: one that is in the way is of an earlier life.
@@ -295,6 +318,7 @@ impl Adapters {
             name: mac.standby_name(),
             mac,
             lower,
+            mode,
             vlan,
             allmulticast,
             replace: true,
@@ -399,7 +423,7 @@ impl Adapters {
             collect(&mut errors, self.netlink.remove_link(&tap_name(lease.mac)?).await);
             return all_well(errors);
         };
-        if self.way != PlugWay::Libvirt {
+        if self.way != PlugWay::Libvirt && !links.is_indirect(lease.mac) {
             // A domain that is gone has no process; its grants on the host's own nodes are still to be taken back.
             let pid = self.libvirt.pid(links.id).await.ok().flatten();
             if let Err(kept) = self.plugger.revoke(self.way, pid, bdf, links.qmp.as_ref()).await {
@@ -451,11 +475,12 @@ impl Adapters {
         Ok(Outcome::Done)
     }
 
-    async fn repair_xml(&self, links: &GuestLinks) -> Result<Outcome, Failure> {
+    async fn repair_xml(&self, links: &GuestLinks, sources: Vec<(Mac, IfName)>) -> Result<Outcome, Failure> {
         self.libvirt
             .set_source_peer(links.id, self.me.clone())
             .await
             .map_err(failure)?;
+        self.repair_persistent(links.id, sources).await?;
         Ok(Outcome::Done)
     }
 }

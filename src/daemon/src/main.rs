@@ -2,7 +2,9 @@
 
 mod adapters;
 mod api;
+mod indirect;
 mod logging;
+mod lowers;
 mod pools;
 mod shared;
 mod startup;

@@ -204,6 +204,7 @@ impl Daemon {
             tokio::spawn(api::peer::serve(Arc::clone(&shared), requests));
             server
         });
+        shared.adapters.name_pfs().await;
         let follow = tokio::spawn(follow(Arc::clone(&shared), events));
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -271,10 +272,16 @@ async fn adopt(shared: &Arc<Shared>) {
             continue;
         }
         match shared.adapters.libvirt.spec(id).await {
-            Ok(Some(spec)) => {
-                info!(domain = name, domain_uuid = %id, "{name}: found running");
-                shared.task_or_start(Record::new(spec, Stage::Running), false);
-            }
+            Ok(Some(spec)) => match shared.adapters.resolved(spec).await {
+                Ok(spec) => {
+                    info!(domain = name, domain_uuid = %id, "{name}: found running");
+                    shared.task_or_start(Record::new(spec, Stage::Running), false);
+                }
+                Err(failure) => {
+                    let reason = failure.reason;
+                    warn!(domain = name, domain_uuid = %id, reason, "{name} cannot be taken up: {reason}");
+                }
+            },
             Ok(None) => {}
             Err(error) => {
                 warn!(domain = name, domain_uuid = %id, error = chain(&error), "{name} cannot be taken up: {}", chain(&error))

@@ -3,7 +3,7 @@
 use crate::agent::Path;
 use crate::inventory::VfRow;
 use hybond_core::ids::{DomainId, IfName, Mac, PeerAddr, PoolName, VfId};
-use hybond_core::spec::Policy;
+use hybond_core::spec::{Flavor, Policy};
 use serde::{Deserialize, Serialize};
 
 /// Where the daemon listens. Root and the group `hybond`.
@@ -139,6 +139,9 @@ pub struct PairStatus {
     pub mac: Mac,
     /// Its pool.
     pub pool: PoolName,
+    /// Its flavor.
+    #[serde(default)]
+    pub flavor: Flavor,
     /// Its policy.
     pub policy: Policy,
     /// Which path carries the traffic, as the guest says; `None` without an agent.
@@ -153,6 +156,12 @@ pub struct PairStatus {
     pub degraded: Option<String>,
     /// Milliseconds since the epoch at which the active path last changed.
     pub since_ms: Option<u64>,
+    /// Where the VF is in the guest when it is plugged, as `lspci -P` there prints it: `00:1c.0/00.0`.
+    #[serde(default)]
+    pub primary_slot: Option<String>,
+    /// Where the standby is in the guest.
+    #[serde(default)]
+    pub standby_slot: Option<String>,
 }
 
 /// A pool of this host.

@@ -1,7 +1,7 @@
 //! What must hold. The numbers are those of `docs/design.md`.
 
 use crate::world::World;
-use hybond_core::spec::Policy;
+use hybond_core::spec::Flavor;
 use std::collections::BTreeMap;
 
 /// After every step.
@@ -51,6 +51,16 @@ fn broken(world: &World) -> Option<String> {
                 if let Some((vf, holder)) = holder.filter(|(_, holder)| *holder != Some(&(*id, *mac))) {
                     return Some(format!("{vf} is plugged into {id}, and leased to {holder:?}"));
                 }
+            }
+        }
+        // 3, of VFs below standbys.
+        for (mac, standby) in &machine.standby {
+            let Some(vf) = &standby.vf else { continue };
+            let holder = holders.get(vf).map(|(_, of)| *of);
+            if holder != Some(*mac) {
+                return Some(format!(
+                    "the standby of {mac} is over {vf}, which is leased to {holder:?}"
+                ));
             }
         }
         // 3, of the pool: what a record names is nobody else's.
@@ -121,14 +131,32 @@ pub fn restless(world: &World) -> Option<String> {
                     .flatten()
                     .filter(|vf| Some(&vf.pf) == has.pf.as_ref());
                 let free = of_pf.any(|vf| daemon.book.holder(&vf.id).is_none());
-                let wanted = pair.policy != Policy::Never && has.held_back.is_none();
+                let indirect = pair.flavor() == Flavor::Indirect;
+                let wanted = pair.flavor() == Flavor::Hybrid && has.held_back.is_none();
+                let below = host
+                    .machine
+                    .standby
+                    .get(&pair.mac)
+                    .and_then(|standby| standby.vf.as_ref());
+                if indirect && below != has.lease.as_ref().map(|lease| &lease.vf.id) {
+                    return Some(format!(
+                        "pair {} of {id} is over {below:?} on host{n}: {record:?}",
+                        pair.mac
+                    ));
+                }
+                if indirect && below.is_none() && guest.degraded(pair.mac).is_none() {
+                    return Some(format!(
+                        "pair {} of {id} does not say that it is on a PF on host{n}",
+                        pair.mac
+                    ));
+                }
                 if wanted && (free || has.lease.is_some()) && !on_primary {
                     return Some(format!(
                         "pair {} of {id} is not on a VF on host{n}: {record:?}",
                         pair.mac
                     ));
                 }
-                if !wanted && (has.lease.is_some() || nic.plugged.is_some()) {
+                if !wanted && (has.lease.is_some() && !indirect || nic.plugged.is_some()) {
                     return Some(format!("pair {} of {id} has a VF on host{n}: {record:?}", pair.mac));
                 }
             }
@@ -139,7 +167,7 @@ pub fn restless(world: &World) -> Option<String> {
                 let nic = qemu.nics.get(mac);
                 nic.is_some_and(|nic| nic.plugged.as_ref() == Some(vf))
             };
-            if !host.machine.qemu.values().any(plugged) {
+            if !host.machine.qemu.values().any(plugged) && !host.machine.is_below_standby(vf) {
                 return Some(format!("{vf} of host{n} still has the MAC {mac}"));
             }
         }

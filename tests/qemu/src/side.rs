@@ -103,6 +103,7 @@ impl Side {
             lower: name(pf),
             vlan: None,
             allmulticast: true,
+            mode: hybond_netlink::StandbyMode::Bridge,
             replace: false,
         };
         host.netlink.make_standby(&spec).await.expect("standby");

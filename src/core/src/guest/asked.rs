@@ -5,8 +5,8 @@ use super::act::{Action, Answer, Request, Token};
 use super::record::{DrainReason, Hook, Stage};
 use super::seen::DomainSeen;
 use crate::Millis;
-use crate::ids::MigrationId;
-use crate::spec::{DomainSpec, StandbyKind};
+use crate::ids::{Mac, MigrationId};
+use crate::spec::{DomainSpec, Flavor, StandbyKind};
 
 /// Somebody who waits for the present stage to do what it is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,7 @@ impl Guest {
     pub(super) fn requested(&mut self, now: Millis, token: Token, request: Request) {
         match request {
             Request::Prepare(spec) => self.prepare(now, token, spec),
+            Request::Place(spec) => self.place(now, token, spec),
             Request::Restore(spec) => {
                 self.begin(now, spec, Stage::Starting);
                 self.rewritable = true;
@@ -34,7 +35,13 @@ impl Guest {
                         pair.held_back = None;
                     }
                     self.not_before.clear();
-                    self.degraded.clear();
+                    let lasting: Vec<Mac> = self
+                        .record
+                        .macs()
+                        .into_iter()
+                        .filter(|mac| self.lacks_vf(*mac))
+                        .collect();
+                    self.degraded.retain(|mac, _| lasting.contains(mac));
                     self.wait(token, false);
                 }
                 _ => self.refuse_stage(token),
@@ -58,12 +65,39 @@ impl Guest {
         self.wait(token, false);
     }
 
+    /// `start` follows `prepare`, and says where libvirt has put the standbys whose places it chooses itself.
+    fn place(&mut self, now: Millis, token: Token, spec: DomainSpec) {
+        let comes = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
+        if !comes || self.record.answered != Some(Hook::Prepare) {
+            return self.refuse(
+                token,
+                "libvirt starts the domain, and has not said so before; start it again",
+            );
+        }
+        for pair in &spec.pairs {
+            // The network that it is on now may not be what it was laid out for.
+            let moved = pair.standby.source().is_some()
+                && self
+                    .record
+                    .pair_spec(pair.mac)
+                    .is_some_and(|old| old.standby != pair.standby);
+            if let Some(has) = self.record.pairs.get_mut(&pair.mac).filter(|_| moved) {
+                has.pf = has.lease.as_ref().map(|lease| lease.vf.pf.clone());
+            }
+        }
+        self.record.set_spec(spec);
+        self.deadline = self.stage_ends(now);
+        self.give_up_look();
+        self.wait(token, false);
+    }
+
     /// The standbys that libvirt makes are where the hook was told to have them: it is that domain which comes now, and not
     /// a start of another XML after one that never came.
     fn is_as_told(&self, spec: &DomainSpec) -> bool {
         spec.pairs.iter().all(|pair| match &pair.standby {
-            StandbyKind::Direct { source } => self.record.pair(pair.mac).pf.as_ref() == Some(source),
             StandbyKind::Ethernet => true,
+            // One whose network still chooses has not been told.
+            told => told.source().is_some() && self.record.pair(pair.mac).pf.as_ref() == told.source(),
         })
     }
 
@@ -136,7 +170,13 @@ impl Guest {
     /// The domain comes anew. What it may have left here serves again, but for a standby without a VF, which may be better
     /// placed now.
     fn begin(&mut self, now: Millis, spec: DomainSpec, stage: Stage) {
-        for mac in spec.pairs.iter().map(|pair| pair.mac) {
+        for new in &spec.pairs {
+            let mac = new.mac;
+            let changed = self.record.pair_spec(mac).is_some_and(|old| old != new);
+            if changed && new.flavor() == Flavor::Indirect {
+                // What was made for another VLAN or flavor is not what is asked for now.
+                self.confirm.insert(mac);
+            }
             let pair = self.record.pairs.entry(mac).or_default();
             pair.held_back = None;
             pair.pf = pair.lease.as_ref().map(|lease| lease.vf.pf.clone());

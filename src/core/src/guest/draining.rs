@@ -6,6 +6,7 @@ use super::seen::Job;
 use super::{Guest, Retry};
 use crate::Millis;
 use crate::pool::Lease;
+use crate::spec::Flavor;
 
 impl Guest {
     pub(super) fn draining(&mut self, now: Millis, reason: &DrainReason) -> Option<Action> {
@@ -33,7 +34,12 @@ impl Guest {
                 return Err("the domain is not in an outgoing migration on this host".to_owned());
             }
         }
-        let leases = self.leases();
+        // A VF below a standby stays there: there is nothing of it to unplug, and the guest's traffic is on it.
+        let leases: Vec<Lease> = self
+            .leases()
+            .into_iter()
+            .filter(|lease| !self.record.is_indirect(lease.mac) || self.seen.plugged(lease.mac))
+            .collect();
         if let Some(mac) = qmp.plugged.iter().find(|mac| leases.iter().all(|l| l.mac != **mac)) {
             return Err(format!(
                 "pair {mac} has a primary plugged that no lease accounts for; unplug it with virsh \
@@ -70,8 +76,10 @@ impl Guest {
                     let may = self.may(Retry::Clean(lease.mac), now);
                     return Ok(may.then_some(Action::Release(lease)));
                 }
-                for pair in self.record.pairs.values_mut() {
-                    pair.held_back = Some(HeldBack::Drained);
+                for mac in self.record.macs() {
+                    if self.record.flavor(mac) == Some(Flavor::Hybrid) {
+                        self.record.pairs.entry(mac).or_default().held_back = Some(HeldBack::Drained);
+                    }
                 }
                 self.answer_all(&Answer::Done(Vec::new()));
                 self.enter(now, Stage::Running);

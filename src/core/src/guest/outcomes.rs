@@ -5,7 +5,7 @@ use super::record::Stage;
 use super::{Event, Guest, Retry, Unplugging};
 use crate::Millis;
 use crate::ids::{IfName, Mac};
-use crate::spec::Policy;
+use crate::spec::{Flavor, Policy};
 
 impl Guest {
     pub(super) fn succeeded(&mut self, now: Millis, action: &Action, outcome: Outcome) {
@@ -38,7 +38,9 @@ impl Guest {
             }
             (Action::MakeStandby { mac, .. } | Action::RaiseStandby(mac), Outcome::Standby(standby)) => {
                 self.seen.standby.insert(*mac, standby);
-                self.degraded.remove(mac);
+                if !self.lacks_vf(*mac) {
+                    self.degraded.remove(mac);
+                }
             }
             (Action::AskDrain { .. }, _) => self.drained = true,
             (Action::PrepareVf { lease, .. }, _) => {
@@ -87,7 +89,7 @@ impl Guest {
                 }
             }
             (Action::Announce, _) => self.record.arrived = false,
-            (Action::RepairXml, _) => self.record.xml_stale = false,
+            (Action::RepairXml { .. }, _) => self.record.xml_stale = false,
             _ => {}
         }
     }
@@ -103,11 +105,27 @@ impl Guest {
         }
         for mac in self.record.macs() {
             let seen = self.seen.standby.get(&mac).map(|standby| standby.pf.clone());
-            let Some(pf) = seen.or_else(|| self.pinned_pf(mac)) else {
-                continue;
+            let pf = seen.or_else(|| self.pinned_pf(mac));
+            let pair = self.record.pairs.entry(mac).or_default();
+            if pair.pf.is_none() {
+                pair.pf = pf;
+            }
+            let why = match pair.pf.clone() {
+                Some(pf) if self.lacks_vf(mac) => {
+                    format!("no VF was free when the domain came here: it is on a bridge-mode macvtap of PF {pf}")
+                }
+                None if self.record.wants_primary(mac) => {
+                    "libvirt has not said which PF its standby is on; start the domain again".to_owned()
+                }
+                _ => continue,
             };
-            self.record.pairs.entry(mac).or_default().pf.get_or_insert(pf);
+            self.degraded.entry(mac).or_insert(why);
         }
+    }
+
+    /// It has a standby of the wrong kind, as there was no VF for it.
+    pub(super) fn lacks_vf(&self, mac: Mac) -> bool {
+        self.record.is_indirect(mac) && self.record.pair(mac).lease.is_none()
     }
 
     /// What happened during a look is younger than what was seen, or the same.
@@ -119,11 +137,17 @@ impl Guest {
 
     fn no_vf(&mut self, now: Millis, mac: Mac, reason: String, pf: Option<IfName>) {
         let policy = self.record.pair_spec(mac).map(|pair| pair.policy).unwrap_or_default();
-        if policy != Policy::Never {
-            self.degraded.insert(mac, reason.clone());
-        }
         let comes = self.comes();
         let pf = self.pinned_pf(mac).or(pf);
+        match (self.record.flavor(mac), &pf) {
+            (Some(Flavor::Hybrid), _) => drop(self.degraded.insert(mac, reason.clone())),
+            (Some(Flavor::Indirect), Some(pf)) => {
+                let why = format!("{reason}: it is on a bridge-mode macvtap of PF {pf}");
+                self.degraded.insert(mac, why);
+            }
+            _ => {}
+        }
+        let required = policy == Policy::Require && self.record.flavor(mac) != Some(Flavor::Virtual);
         let pair = self.record.pairs.entry(mac).or_default();
         pair.lease = None;
         self.confirm.remove(&mac);
@@ -131,12 +155,12 @@ impl Guest {
             self.later(Retry::Lease(mac), now);
             return;
         }
-        match (policy, pf) {
-            (Policy::Require, _) => {
+        match pf {
+            _ if required => {
                 self.leave(now, &format!("{reason}, and the policy of pair {mac} is \"require\""));
             }
-            (_, Some(pf)) => pair.pf = Some(pf),
-            (_, None) => self.leave(now, &reason),
+            Some(pf) => pair.pf = Some(pf),
+            None => self.leave(now, &reason),
         }
     }
 
@@ -151,7 +175,9 @@ impl Guest {
         match action {
             Action::Look { .. } => self.later(Retry::Look, now),
             Action::LookAtJob => self.later(Retry::Job, now),
-            Action::AskDrain { .. } | Action::MakeStandby { .. } | Action::ChoosePf(_) if comes => {
+            Action::AskDrain { .. } | Action::MakeStandby { .. } | Action::ChoosePf(_) | Action::PrepareVf { .. }
+                if comes =>
+            {
                 self.leave(now, &reason);
             }
             Action::Lease(_) if comes => self.leave(now, &reason),
@@ -173,7 +199,7 @@ impl Guest {
             Action::RemoveStandby(mac) => self.later(Retry::Clean(*mac), now),
             // Lost announcements cost the guest's neighbours a moment; the frames that the guest sends repair it.
             Action::Announce => self.record.arrived = false,
-            Action::RepairXml => self.later(Retry::Repair, now),
+            Action::RepairXml { .. } => self.later(Retry::Repair, now),
             Action::AskDrain { .. }
             | Action::MakeStandby { .. }
             | Action::ChoosePf(_)

@@ -1,7 +1,7 @@
 //! What is seen of a guest: from events, and from looking. Lost in a crash, and looked up again.
 
 use super::act::{Request, Token};
-use crate::ids::{IfName, Mac};
+use crate::ids::{IfName, Mac, VfId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that happened.
@@ -98,8 +98,10 @@ pub struct AgentPair {
 /// A standby's macvtap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandbySeen {
-    /// The PF below it.
+    /// The PF below it, or that of the VF below it.
     pub pf: IfName,
+    /// The VF that it is over, in passthru mode.
+    pub vf: Option<VfId>,
     /// It is up: its address is in the PF's filter.
     pub up: bool,
 }

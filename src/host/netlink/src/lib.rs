@@ -7,6 +7,7 @@
 
 mod error;
 mod link;
+mod lower;
 mod node;
 mod request;
 mod standby;
@@ -18,8 +19,9 @@ mod watch;
 
 pub use error::Error;
 pub use link::{Kind, Link};
+pub use lower::Lower;
 pub use request::{Netlink, TIMEOUT};
-pub use standby::{StandbyLink, StandbySpec, VlanBelow};
+pub use standby::{StandbyLink, StandbyMode, StandbySpec, VlanBelow};
 pub use vf::{VfConfig, VfState};
 pub use watch::LinkEvent;
 

@@ -1,4 +1,5 @@
-//! Standbys: macvtaps in bridge mode, over a PF or over a VLAN sub-interface of it.
+//! Standbys: macvtaps in bridge mode, over a PF or over a VLAN sub-interface of it; or in passthru mode, over a VF's own
+//! device.
 //!
 //! A standby's link state is the switch: only while it is up is its address in the filter of the device below it
 //! (`macvlan_open()`), so it is made down.
@@ -9,8 +10,28 @@ use nix::libc;
 use rtnetlink::LinkMacVtap;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, MacVtapMode};
 
-/// The mode of every standby: guests of one PF reach each other.
-const MODE: &str = "bridge";
+/// How a standby shares the device below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StandbyMode {
+    /// With others: guests of one PF reach each other.
+    #[default]
+    Bridge,
+    /// With nobody: the device is a VF, whose address is the standby's (`macvlan_set_mac_address()` sets both).
+    Passthru,
+}
+
+impl StandbyMode {
+    /// The kernel's word.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Passthru => PASSTHRU,
+        }
+    }
+}
+
+const PASSTHRU: &str = "passthru";
+
 /// A standby that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandbySpec {
@@ -18,8 +39,10 @@ pub struct StandbySpec {
     pub name: IfName,
     /// Its address.
     pub mac: Mac,
-    /// The device that it is over, usually a PF. Must be up.
+    /// The device that it is over, usually a PF. Must be up, unless it is for this standby alone.
     pub lower: IfName,
+    /// How it shares that device.
+    pub mode: StandbyMode,
     /// The VLAN, 1 to 4094; then it is over a sub-interface of `lower`, made where there is none.
     pub vlan: Option<u16>,
     /// Take every multicast frame, not only those of groups that QEMU has told the kernel.
@@ -43,7 +66,7 @@ pub struct StandbyLink {
     pub vlan: Option<VlanBelow>,
     /// It is up: frames pass, and its address is in the filter of the PF.
     pub up: bool,
-    /// Its mode, `bridge` if hybond made it.
+    /// Its mode, `bridge` or `passthru` if hybond made it.
     pub mode: String,
     /// It takes every multicast frame.
     pub allmulticast: bool,
@@ -59,6 +82,12 @@ pub struct VlanBelow {
 }
 
 impl StandbyLink {
+    /// Nothing else is over the device below it.
+    #[must_use]
+    pub fn is_passthru(&self) -> bool {
+        self.mode == PASSTHRU
+    }
+
     /// The device at the bottom: below the VLAN sub-interface, if there is one.
     #[must_use]
     pub fn pf(&self) -> &IfName {
@@ -106,7 +135,7 @@ impl Netlink {
     pub async fn make_standby(&self, spec: &StandbySpec) -> Result<Change> {
         let _changing = self.shared_lowers.lock().await;
         let lower = self.required(&spec.lower).await?;
-        if !lower.up {
+        if !lower.up && spec.mode == StandbyMode::Bridge {
             return Err(Error::LowerDown { lower: lower.name });
         }
         let Some(vlan) = spec.vlan else {
@@ -144,11 +173,21 @@ impl Netlink {
                 self.release_vlan(below).await?;
             }
         }
+        if spec.mode == StandbyMode::Passthru {
+            // It has the guest's address as well, and goes up with the standby.
+            self.keep_host_quiet(over).await?;
+        }
         self.create(spec, over).await?;
         let link = self.required(&spec.name).await?;
         if let Err(error) = self.keep_host_quiet(&link).await {
             return Err(self.undo(&link, error).await);
         }
+        if spec.mode == StandbyMode::Passthru {
+            if let Err(error) = self.give_address(&link, spec.mac).await {
+                return Err(self.undo(&link, error).await);
+            }
+        }
+        let link = self.required(&spec.name).await?;
         if let Some(error) = self.difference(spec, over, &link).await? {
             return Err(self.undo(&link, error).await);
         }
@@ -159,8 +198,11 @@ impl Netlink {
     }
 
     async fn create(&self, spec: &StandbySpec, over: &Link) -> Result<()> {
-        let mut builder =
-            LinkMacVtap::new(spec.name.as_str(), over.index, MacVtapMode::Bridge).address(spec.mac.octets().to_vec());
+        let mode = match spec.mode {
+            StandbyMode::Bridge => MacVtapMode::Bridge,
+            StandbyMode::Passthru => MacVtapMode::Passthrough,
+        };
+        let mut builder = LinkMacVtap::new(spec.name.as_str(), over.index, mode).address(spec.mac.octets().to_vec());
         if spec.allmulticast {
             builder = builder.allmulticast(true);
         }
@@ -184,6 +226,19 @@ impl Netlink {
             }),
             _ => Err(error),
         }
+    }
+
+    /// A macvtap in passthru mode has begun with the address of the device below (`macvlan_common_newlink()`), whatever was
+    /// asked for; setting its own sets both.
+    async fn give_address(&self, link: &Link, mac: Mac) -> Result<()> {
+        if link.mac == Some(mac.octets()) {
+            return Ok(());
+        }
+        let change = rtnetlink::LinkUnspec::new_with_index(link.index)
+            .address(mac.octets().to_vec())
+            .build();
+        self.change_link(format!("give {} the address {mac}", link.name), change)
+            .await
     }
 
     /// Keeps the host's own IPv6 off a macvtap. When it goes up, the host would otherwise make itself a link-local address
@@ -219,7 +274,9 @@ impl Netlink {
             return differs(format!("address {}", text(link.mac)), spec.mac.to_string());
         }
         match &link.kind {
-            Kind::Macvtap { mode } if mode != MODE => differs(format!("mode {mode}"), MODE.to_owned()),
+            Kind::Macvtap { mode } if mode != spec.mode.word() => {
+                differs(format!("mode {mode}"), spec.mode.word().to_owned())
+            }
             _ => Ok(None),
         }
     }
@@ -252,6 +309,9 @@ impl Netlink {
     pub async fn set_standby_up(&self, name: &IfName, up: bool) -> Result<Change> {
         let link = self.required(name).await?;
         expect_macvtap(&link)?;
+        if up && is_passthru(&link) {
+            self.set_lower_up(&link, true).await?;
+        }
         if link.up == up {
             return Ok(Change::AlreadyThere);
         }
@@ -276,6 +336,15 @@ impl Netlink {
         })
     }
 
+    /// The device that is there for this standby alone.
+    async fn set_lower_up(&self, link: &Link, up: bool) -> Result<()> {
+        let Some(index) = link.lower else { return Ok(()) };
+        match self.link_at(index).await? {
+            Some(lower) if lower.up != up => self.set_link_up(&lower, up).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn mac_taken(&self, link: &Link, error: Error) -> Result<Error> {
         let links = self.links().await?;
         let below = links.iter().find(|other| Some(other.index) == link.lower);
@@ -298,7 +367,7 @@ impl Netlink {
         })
     }
 
-    /// Removes a standby, and the VLAN sub-interface below it if hybond made that and nothing else is over it.
+    /// Removes a standby, sets the VF down that was there for it alone, and removes the VLAN sub-interface below it if hybond made that and nothing else is over it.
     ///
     /// # Errors
     /// [`Error::OtherKind`] if the name belongs to something that is no macvtap.
@@ -309,6 +378,9 @@ impl Netlink {
         };
         expect_macvtap(&link)?;
         let removed = self.remove(&link).await?;
+        if is_passthru(&link) {
+            self.set_lower_up(&link, false).await?;
+        }
         match link.lower {
             Some(below) => Ok(removed.or(self.release_vlan(below).await?)),
             None => Ok(removed),
@@ -333,6 +405,10 @@ fn expect_macvtap(link: &Link) -> Result<()> {
             wanted: "macvtap",
         }),
     }
+}
+
+fn is_passthru(link: &Link) -> bool {
+    matches!(&link.kind, Kind::Macvtap { mode } if mode == PASSTHRU)
 }
 
 fn is_standby_name(name: &IfName) -> bool {

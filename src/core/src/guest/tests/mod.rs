@@ -1,6 +1,7 @@
 //! Scripts of a guest's life. The two-host tests are in `tests/pair`.
 
 mod faults;
+mod flavors;
 mod hooks;
 mod lives;
 
@@ -25,11 +26,8 @@ fn migration() -> MigrationId {
 
 fn spec(policy: Policy) -> DomainSpec {
     let pair = PairSpec {
-        mac: mac(),
-        pool: "lan".parse().expect("name"),
         policy,
-        vlan: None,
-        standby: StandbyKind::Ethernet,
+        ..PairSpec::new(mac(), "lan".parse().expect("name"))
     };
     DomainSpec {
         id: DomainId::from_bytes([7; 16]),
@@ -94,7 +92,7 @@ fn picture(job: Job, running: bool, plugged: bool) -> Snapshot {
     Snapshot {
         libvirt: Some((DomainSeen::Active, job)),
         qmp: Some(qmp(running, plugged)),
-        standby: [(mac(), StandbySeen { pf: pf(), up: true })].into(),
+        standby: [(mac(), standby(true))].into(),
     }
 }
 
@@ -116,11 +114,16 @@ fn qmp(running: bool, plugged: bool) -> QmpSeen {
 }
 
 fn standby(up: bool) -> StandbySeen {
-    StandbySeen { pf: pf(), up }
+    let (pf, vf) = (pf(), None);
+    StandbySeen { pf, vf, up }
 }
 
 fn failure(reason: &str) -> Failure {
     Failure { reason: reason.into() }
+}
+
+fn repair_xml() -> Action {
+    Action::RepairXml { sources: vec![] }
 }
 
 fn prepare_vf() -> Action {
