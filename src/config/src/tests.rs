@@ -58,7 +58,10 @@ fn further_names_of_pfs_are_read() {
     let read: Vec<_> = alias.iter().map(|(name, of)| (name.as_str(), of.as_str())).collect();
     assert_eq!(read, [("eth02bc4aec-b4", "enp1s0f0"), ("storage0", "storage")]);
     let long = problem("[alias]\n'longer-than-15-characters' = 'pf0'\n", "");
-    assert!(long.starts_with("hybond.toml:") && long.contains("at most 15 characters"), "{long}");
+    assert!(
+        long.starts_with("hybond.toml:") && long.contains("at most 15 characters"),
+        "{long}"
+    );
 }
 
 #[test]

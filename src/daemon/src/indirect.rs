@@ -21,6 +21,7 @@ impl Adapters {
     ) -> Result<Outcome, Failure> {
         let bdf = pci(lease)?;
         let pool = self.pool_of(links, lease.mac);
+        let pool = pool.as_ref();
         let config = VfConfig {
             mac: Some(lease.mac.octets()),
             vlan: Some(vlan.unwrap_or(0)),
