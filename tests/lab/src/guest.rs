@@ -29,6 +29,15 @@ impl Guest {
         host.read_file(&self.console_log())
     }
 
+    /// Removes the console log of earlier lives, before the domain starts again: [`Guest::wait_ready`] looks for a word in it.
+    ///
+    /// # Errors
+    /// The host cannot remove it.
+    pub fn forget_console(&self, host: &impl Machine) -> Result<()> {
+        host.ok(&format!("rm -f {}", self.console_log()))?;
+        Ok(())
+    }
+
     /// Waits until the guest has booted.
     ///
     /// # Errors

@@ -94,6 +94,7 @@ impl Hybrid {
     /// # Errors
     /// It does not start, or not boot.
     pub fn boot(&self, node: &Node) -> Result<()> {
+        self.guest.forget_console(node)?;
         node.ok(&format!("virsh start {}", self.name()))?;
         self.guest.wait_ready(node, BOOT)
     }
@@ -138,12 +139,15 @@ impl Hybrid {
     /// It does not within four minutes.
     pub fn wait_sends_by_vf(&self, node: &Node) -> Result<()> {
         let what = format!("guest {} sending by its VF on {}", self.name(), node.name());
-        let mut last = None;
+        let mut last = String::new();
         crate::process::until_every(PAUSE, &what, SETTLE, || {
-            last = self.active_nic(node)?;
-            Ok(last.as_deref().is_some_and(|nic| nic != STANDBY).then_some(()))
+            // While it boots, it does not answer.
+            let nic = self.active_nic(node);
+            last = format!("{nic:?}");
+            let by_vf = |nic: &Option<String>| nic.as_deref().is_some_and(|nic| nic != STANDBY);
+            Ok(nic.ok().filter(by_vf).map(drop))
         })
-        .with_context(|| format!("it sends by {last:?}"))
+        .with_context(|| format!("it sends by {last}"))
     }
 
     /// A plain `virsh migrate --live`.
