@@ -10,6 +10,7 @@ use hybond_core::Millis;
 use hybond_core::guest::{Action, Answer, Event, Failure, Guest, Outcome, Record, Request, Stage, Token};
 use hybond_core::ids::Mac;
 use hybond_core::spec::DomainSpec;
+use hybond_domxml::AgentChannel;
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
 use hybond_libvirt::Scope;
 use hybond_qmp::{LinkEvent, MigrationStatus, QmpLink, Stamped};
@@ -52,6 +53,8 @@ struct Task {
     guest: Guest,
     link: QmpLink,
     agent: Option<GuestHandle>,
+    /// The agent's port, as QEMU's events name it.
+    agent_port: Option<String>,
     waiters: HashMap<Token, oneshot::Sender<Answer>>,
     recorder: Recorder,
     /// The record as it is on stable storage.
@@ -76,6 +79,7 @@ pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<M
             guest,
             link,
             agent: None,
+            agent_port: None,
             waiters: HashMap::new(),
             recorder,
             kept: None,
@@ -99,7 +103,7 @@ impl Task {
         }
         let mut in_flight: Option<InFlight> = None;
         let (_unused, mut reports) = mpsc::channel(1);
-        let mut finding: Option<Pin<Box<dyn Future<Output = Option<std::path::PathBuf>> + Send>>> = None;
+        let mut finding: Option<Pin<Box<dyn Future<Output = Option<AgentChannel>> + Send>>> = None;
         loop {
             // While one is under way, only answers are given.
             if let Some(action) = self.next().await {
@@ -123,12 +127,13 @@ impl Task {
                     }
                     self.monitor(event);
                 }
-                path = async { finding.as_mut().expect("guarded").await }, if finding.is_some() => {
+                channel = async { finding.as_mut().expect("guarded").await }, if finding.is_some() => {
                     finding = None;
-                    if let Some(path) = path {
+                    if let Some(AgentChannel { path, alias }) = channel {
                         let macs = self.guest.record().spec.pairs.iter().map(|pair| pair.mac).collect();
                         let (handle, events) = GuestLink::spawn(path, macs);
                         self.agent = Some(handle);
+                        self.agent_port = alias;
                         reports = events;
                     }
                 }
@@ -519,7 +524,8 @@ impl Task {
                 debug!(lost, "events of the monitor were lost");
                 self.handle(Event::LookAgain);
             }
-            Qmp::PortChanged { open: true, .. } => {
+            // Of the agent's port only: greeted for another's sake, an agent forgets what it is about to answer.
+            Qmp::PortChanged { id, open: true } if self.agent_port.as_ref() == Some(&id) => {
                 if let Some(handle) = &self.agent {
                     handle.hello();
                 }
@@ -637,14 +643,14 @@ fn request_kind(request: &Request) -> &'static str {
     }
 }
 
-/// The unix socket of the agent's channel. libvirt chooses it, with the domain's number in it.
-async fn find_agent(shared: Arc<Shared>, id: hybond_core::ids::DomainId) -> Option<std::path::PathBuf> {
+/// The agent's channel. libvirt chooses its socket, with the domain's number in it.
+async fn find_agent(shared: Arc<Shared>, id: hybond_core::ids::DomainId) -> Option<AgentChannel> {
     const PAUSE: Duration = Duration::from_millis(500);
     const TRIES: u32 = 120;
     for _ in 0..TRIES {
         match shared.adapters.libvirt.domain_xml(id, Scope::Live).await {
-            Ok(Some(xml)) => match hybond_domxml::agent_channel_path(&xml) {
-                Ok(Some(path)) => return Some(path),
+            Ok(Some(xml)) => match hybond_domxml::agent_channel(&xml) {
+                Ok(Some(channel)) => return Some(channel),
                 Ok(None) => debug!("the domain's XML has no path for the agent's channel yet"),
                 Err(error) => debug!(error = chain(&error), "the domain's XML cannot be read"),
             },

@@ -7,7 +7,7 @@
 //! | who | uses |
 //! |---|---|
 //! | hook | [`mentions_hybond`], [`parse`], [`set_sources`] |
-//! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`agent_channel_path`], [`qmp_path`] |
+//! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`agent_channel`], [`qmp_path`] |
 //! | hybondctl | [`parse`], [`enable`], [`disable`] |
 //!
 //! # What stands in a domain
@@ -36,7 +36,7 @@ pub use disable::disable;
 pub use enable::enable;
 pub use error::XmlError;
 pub use metadata::{PairChange, change_pairs, set_source_peer};
-pub use read::{agent_channel_path, candidates, mentions_hybond, parse, qmp_path};
+pub use read::{AgentChannel, agent_channel, candidates, mentions_hybond, parse, qmp_path};
 pub use splice::set_sources;
 
 /// Namespace of hybond's element in `<metadata>`.

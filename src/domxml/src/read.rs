@@ -136,18 +136,29 @@ pub(crate) fn is_virtio(interface: Node<'_, '_>) -> bool {
     )
 }
 
-/// Host's side of the guest agent's port, as libvirt has chosen it. `None` where the domain does not run, or has no
-/// such port.
+/// The guest agent's port, as the host has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentChannel {
+    /// Its unix socket, which libvirt has chosen.
+    pub path: PathBuf,
+    /// Its id in QEMU, by which events name it. A domain that runs has one.
+    pub alias: Option<String>,
+}
+
+/// The guest agent's port. `None` where the domain does not run, or has no such port.
 ///
 /// # Errors
 /// The XML is not a domain.
-pub fn agent_channel_path(live_xml: &str) -> Result<Option<PathBuf>, XmlError> {
+pub fn agent_channel(live_xml: &str) -> Result<Option<AgentChannel>, XmlError> {
     let document = domain_document(live_xml)?;
     let mut channels = children(devices(&document)?, "channel").filter(|n| is_agent_channel(*n));
-    let path = channels
-        .find_map(|channel| child(channel, "source")?.attribute("path"))
-        .map(PathBuf::from);
-    Ok(path)
+    let channel = channels.find_map(|channel| {
+        Some(AgentChannel {
+            path: child(channel, "source")?.attribute("path")?.into(),
+            alias: child(channel, "alias").and_then(|alias| Some(alias.attribute("name")?.to_owned())),
+        })
+    });
+    Ok(channel)
 }
 
 /// A virtio-serial port of the agent's name, over a unix socket.

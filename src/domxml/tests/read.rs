@@ -4,7 +4,7 @@ mod common;
 
 use common::{PLAIN, mac};
 use hybond_core::spec::{Policy, StandbyKind};
-use hybond_domxml::{XmlError, agent_channel_path, candidates, parse, qmp_path};
+use hybond_domxml::{XmlError, agent_channel, candidates, parse, qmp_path};
 use proptest::prelude::*;
 
 /// A domain of this metadata and these devices.
@@ -212,20 +212,22 @@ fn the_agents_port_is_found_where_the_domain_runs() {
             "",
             &format!(
                 "<channel type='unix'><source mode='bind' path='/run/ga.sock'/>\
-                 <target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
+                 <target type='virtio' name='org.qemu.guest_agent.0'/><alias name='channel0'/></channel>\
                  <channel type='unix'>{source}<target type='virtio' name='org.hybond.agent.0' state='connected'/>\
                  <alias name='channel1'/></channel>"
             ),
         )
     };
     let live = port("<source mode='bind' path='/run/libvirt/qemu/channel/3-web-1/org.hybond.agent.0'/>");
-    let path = agent_channel_path(&live).expect("a domain").expect("a path");
+    let channel = agent_channel(&live).expect("a domain").expect("a channel");
     assert_eq!(
-        path.to_str(),
+        channel.path.to_str(),
         Some("/run/libvirt/qemu/channel/3-web-1/org.hybond.agent.0")
     );
-    assert_eq!(agent_channel_path(&port("")).expect("a domain"), None);
-    assert_eq!(agent_channel_path(PLAIN).expect("a domain"), None);
+    // By it, the port is told from the others of the guest, which open and close as they like.
+    assert_eq!(channel.alias.as_deref(), Some("channel1"));
+    assert_eq!(agent_channel(&port("")).expect("a domain"), None);
+    assert_eq!(agent_channel(PLAIN).expect("a domain"), None);
 }
 
 #[test]

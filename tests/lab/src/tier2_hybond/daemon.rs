@@ -159,7 +159,8 @@ impl Daemon {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for (what, script) in [
             ("hybondd", format!("cat {LOG}")),
-            ("qemu", "cat /var/log/libvirt/qemu/*.log".to_owned()),
+            // Of QEMU, and of the guests' consoles, where their agents speak.
+            ("qemu", "tail -v -n +1 /var/log/libvirt/qemu/*.log".to_owned()),
             (
                 "state",
                 "virsh list --all; hybondctl --json status; hybondctl --json pool; ip -d link; bridge fdb".to_owned(),
