@@ -576,6 +576,14 @@ impl Task {
                 "the record of a guest that has gone cannot be removed"
             ),
         }
+        let socket = hybond_domxml::qmp_path(id);
+        if let Err(error) = hybond_qmp::remove_dead_socket(&socket).await {
+            warn!(
+                error = chain(&error),
+                "the monitor's socket {} of a guest that has gone is left behind: remove it",
+                socket.display()
+            );
+        }
         self.kept = None;
         let refusal = self.refusal.take();
         self.end_run(refusal);

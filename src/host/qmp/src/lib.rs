@@ -30,7 +30,7 @@ pub use commands::QUICK;
 pub use error::QmpError;
 pub use event::{Event, MigrationStatus, Stamped};
 pub use guard::{Guard, PRIMARY_PREFIX, Verdict};
-pub use link::{LinkEvent, QmpLink};
+pub use link::{LinkEvent, QmpLink, remove_dead_socket};
 /// The types of QEMU's commands, for [`Qmp::execute`].
 pub use qapi::qmp as types;
 pub use qmp::{GREETING, Qmp};

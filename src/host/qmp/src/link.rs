@@ -3,9 +3,11 @@
 use crate::error::QmpError;
 use crate::event::Stamped;
 use crate::qmp::{GREETING, Qmp};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time;
@@ -74,6 +76,24 @@ impl QmpLink {
         let mut current = self.current.clone();
         let found = time::timeout(timeout, current.wait_for(|q| q.as_ref().is_some_and(Qmp::is_connected))).await;
         found.ok()?.ok()?.clone()
+    }
+}
+
+/// Removes a monitor's socket that nobody listens on any more: a QEMU that is killed leaves its own behind. Returns whether
+/// there was one to remove.
+///
+/// # Errors
+/// It cannot be removed, or somebody listens on it (`AddrInUse`).
+pub async fn remove_dead_socket(path: &Path) -> io::Result<bool> {
+    let refused = match time::timeout(GREETING, UnixStream::connect(path)).await {
+        Ok(Err(error)) => error,
+        // A full backlog is a listener, too.
+        Ok(Ok(_)) | Err(_) => return Err(io::ErrorKind::AddrInUse.into()),
+    };
+    match refused.kind() {
+        io::ErrorKind::NotFound => Ok(false),
+        io::ErrorKind::ConnectionRefused => tokio::fs::remove_file(path).await.map(|()| true),
+        _ => Err(refused),
     }
 }
 
