@@ -166,19 +166,23 @@ impl HybridGuest {
         Ok(listed.success())
     }
 
-    /// What the guest itself and the host show of its network, for whoever has to find out what is wrong.
+    /// What a host shows of the guest, of its end, too, and what the guest itself does where it runs there: for whoever has
+    /// to find out what is wrong.
     #[must_use]
     pub fn view(&self, host: &Host) -> String {
-        let inside = "date; ip addr; cat /proc/net/dev /proc/net/bonding/* /proc/interrupts; dmesg | tail -n 15";
+        let shown = |output: Result<crate::Output>| output.map_or_else(|error| format!("{error:#}"), |done| done.stdout);
         let outside = format!(
-            "ip -s -d link show; tail -n 15 /var/log/libvirt/qemu/{0}.log /var/log/libvirt/qemu/{0}-console.log",
+            "ip -s -d link show; dmesg | tail -n 15; \
+             tail -n 15 /var/log/libvirt/qemu/{0}.log /var/log/libvirt/qemu/{0}-console.log",
             self.name()
         );
-        let inside = self.guest.run_within(host, inside, Duration::from_secs(30));
-        let inside = inside.map_or_else(|error| format!("{error:#}"), |output| output.stdout);
-        let outside = host.run(&outside);
-        let outside = outside.map_or_else(|error| format!("{error:#}"), |output| output.stdout);
-        format!("in guest {}:\n{inside}\non {}:\n{outside}\n", self.name(), host.name())
+        let mut text = format!("on {}:\n{}\n", host.name(), shown(host.run(&outside)));
+        if self.runs_on(host).unwrap_or(false) {
+            let inside = "date; ip addr; cat /proc/net/dev /proc/net/bonding/* /proc/interrupts; dmesg | tail -n 15";
+            let inside = self.guest.run_within(host, inside, Duration::from_secs(30));
+            text += &format!("in guest {}:\n{}\n", self.name(), shown(inside));
+        }
+        text
     }
 
     /// Ends the guest, and removes its domain from both hosts.

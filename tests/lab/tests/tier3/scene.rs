@@ -50,6 +50,9 @@ impl<'a> Scene<'a> {
             self.guest.wait_primary(self.dst)?;
             self.arrive(self.dst, self.src)?;
         }
+        if !self.guest.runs_on(self.src)? {
+            return self.guest.start(self.src).map(drop);
+        }
         self.guest.wait_primary(self.src).map(drop)
     }
 
@@ -104,9 +107,7 @@ impl<'a> Scene<'a> {
                 host.name(),
                 lines.unwrap_or_else(|error| error.to_string())
             );
-            if self.guest.runs_on(host).unwrap_or(false) {
-                text += &self.guest.view(host);
-            }
+            text += &self.guest.view(host);
         }
         text
     }
