@@ -126,7 +126,9 @@ impl Guest {
                 _ => false,
             };
             let dropped = self.record.pair_spec(mac).is_none();
-            if !(misplaced || dropped) || !self.may(Retry::Clean(mac), now) {
+            // Of an earlier stay whose standby is gone already; this time the pair is to have no VF, and asks for none.
+            let unwanted = lease.is_some() && self.record.pair(mac).pf.is_none() && !self.record.wants_primary(mac);
+            if !(misplaced || dropped || unwanted) || !self.may(Retry::Clean(mac), now) {
                 continue;
             }
             if dropped && self.has_standby(mac) {

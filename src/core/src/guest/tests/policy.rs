@@ -211,3 +211,25 @@ fn a_record_of_before_is_read() {
         }
     );
 }
+
+#[test]
+fn a_guest_that_comes_back_without_a_vf_while_its_last_one_is_taken_back_leaves_none_behind() {
+    let mut guest = Guest::new(record(Stage::Leaving), Settings::default());
+    let gone = nothing(Some(standby(true)));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, Outcome::Looked(gone));
+    assert_eq!(guest.poll(0), Some(Action::RemoveStandby(mac())));
+    let receive = Request::Receive(spec(Policy::Never), migration());
+    guest.handle(1, Event::Request(Token(1), receive));
+    guest.complete(2, Ok(Outcome::Done));
+
+    let look = Action::Look { libvirt: false };
+    let mut empty = nothing(None);
+    empty.libvirt = None;
+    expect(&mut guest, 2, look, Outcome::Looked(empty));
+    expect(&mut guest, 3, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, 4, Action::Release(lease()), Outcome::Done);
+    assert!(
+        matches!(guest.poll(5), Some(Action::ChoosePf(_))),
+        "only then is its standby's place looked for"
+    );
+}
