@@ -170,7 +170,8 @@ impl HybridGuest {
     /// to find out what is wrong.
     #[must_use]
     pub fn view(&self, host: &Host) -> String {
-        let shown = |output: Result<crate::Output>| output.map_or_else(|error| format!("{error:#}"), |done| done.stdout);
+        let shown =
+            |output: Result<crate::Output>| output.map_or_else(|error| format!("{error:#}"), |done| done.stdout);
         let outside = format!(
             "ip -s -d link show; dmesg | tail -n 15; \
              tail -n 15 /var/log/libvirt/qemu/{0}.log /var/log/libvirt/qemu/{0}-console.log",
