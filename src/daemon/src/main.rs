@@ -2,6 +2,7 @@
 
 mod adapters;
 mod api;
+mod crash;
 mod logging;
 mod path_adapter;
 mod pools;
@@ -32,10 +33,23 @@ struct Arguments {
     /// Read the configuration, say whether it can be used, and exit.
     #[arg(long)]
     check: bool,
+    /// Name every point at which a test can have the daemon die, and exit.
+    #[cfg(feature = "crash-points")]
+    #[arg(long)]
+    crash_points: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    #[cfg(feature = "crash-points")]
+    if arguments.crash_points {
+        use std::io::Write;
+        let mut out = std::io::stdout().lock();
+        for point in crash::all() {
+            writeln!(out, "{point}")?;
+        }
+        return Ok(());
+    }
     let config = hybond_config::Config::load(&arguments.config)?;
     if arguments.check {
         return Ok(());

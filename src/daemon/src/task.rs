@@ -2,6 +2,7 @@
 //! carries out its actions, one at a time.
 
 use crate::adapters::{Adapters, GuestLinks, agent_pair, chain, migration_seen, primary_of};
+use crate::crash::{self, Side};
 use crate::logging::message_id;
 use crate::reservations;
 use crate::shared::Shared;
@@ -278,7 +279,9 @@ impl Task {
             };
             let kept = self.keep().await;
             if let Action::Answer { token, answer } = action {
+                crash::point(Side::Before, Some(crash::ANSWER));
                 self.answer(token, answer, kept);
+                crash::point(Side::After, Some(crash::ANSWER));
                 continue;
             }
             if let Err(failure) = kept {
@@ -287,6 +290,8 @@ impl Task {
                 continue;
             }
             self.begin(&action);
+            let phase = action.phase();
+            crash::point(Side::Before, phase);
             if let Action::Release(_) = &action {
                 // The record must say so before anybody else may have the VF: `keep` gives it back.
                 let now = self.now();
@@ -294,6 +299,7 @@ impl Task {
                 let kept = self.keep().await;
                 self.recorder
                     .finish("release", kept.err().map(|failure| failure.reason));
+                crash::point(Side::After, phase);
                 continue;
             }
             let (shared, links) = (Arc::clone(&self.shared), self.links());
@@ -304,6 +310,7 @@ impl Task {
                 let result = adapters
                     .run(links, action, move |phase| drop(phases.send_replace(phase)))
                     .await;
+                crash::point(Side::After, phase);
                 (began, result)
             }));
         }

@@ -8,6 +8,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod crash;
 pub mod domain;
 pub mod guest;
 pub mod host;

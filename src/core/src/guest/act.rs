@@ -122,6 +122,27 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every name that [`Action::phase`] answers.
+    pub const PHASES: [&'static str; 17] = [
+        "lease",
+        "make-standby",
+        "raise-standby",
+        "lower-standby",
+        "tune-standby",
+        "drain-source",
+        "prepare-vf",
+        "plug",
+        "failover",
+        "failback",
+        "unplug",
+        "reset-vf",
+        "release",
+        "remove-standby",
+        "announce",
+        "repair-xml",
+        "write-policy",
+    ];
+
     /// Name of the phase that this action is, in the timeline and in the journal. `None`: not worth telling.
     #[must_use]
     pub fn phase(&self) -> Option<&'static str> {

@@ -2,6 +2,8 @@
 
 use super::plan::Side;
 use super::view::{Held, View};
+use crate::tier2_hybond::Hybrid;
+use anyhow::Result;
 use hybond_core::ids::{DomainId, Mac};
 use hybond_wire::agent::Path;
 use std::collections::BTreeMap;
@@ -15,6 +17,20 @@ pub struct Identity {
     pub id: DomainId,
     /// Its pair.
     pub mac: Mac,
+}
+
+impl Identity {
+    /// That of a guest with one pair.
+    ///
+    /// # Errors
+    /// Its domain has a UUID or a MAC address that is none.
+    pub fn of(hybrid: &Hybrid) -> Result<Self> {
+        Ok(Self {
+            name: hybrid.name().to_owned(),
+            id: hybrid.domain.uuid.parse()?,
+            mac: hybrid.domain.nics[0].0.parse()?,
+        })
+    }
 }
 
 /// Where a guest is, as far as the soak knows.

@@ -9,7 +9,9 @@ mod plan;
 mod view;
 
 pub use cost::Cost;
+pub use judge::{Identity, unsettled};
 pub use plan::Size;
+pub use view::View;
 
 use crate::domain::addresses;
 use crate::tier2::{Node, Pair};
@@ -17,12 +19,11 @@ use crate::tier2_hybond::{Daemon, Hybrid, POOL, leftovers};
 use crate::{Machine, process};
 use anyhow::{Context, Result, bail, ensure};
 use board::Board;
-use judge::{Identity, Place};
+use judge::Place;
 use plan::{Side, Step};
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use view::View;
 
 /// Names of the hosts, by their [`Side`].
 const HOSTS: [&str; 2] = ["src", "dst"];
@@ -124,7 +125,7 @@ fn soak(pair: &Pair, daemons: &[Daemon; 2], size: Size) -> Result<Report> {
         "{room} VFs of each host are too few for these guests"
     );
     let guests: Vec<Hybrid> = (1..=size.guests).map(hybrid).collect();
-    let identities = guests.iter().map(identity).collect::<Result<Vec<_>>>()?;
+    let identities = guests.iter().map(Identity::of).collect::<Result<Vec<_>>>()?;
     let places = (0..guests.len())
         .map(|guest| Place::Moves(plan::start(guest)))
         .collect();
@@ -173,14 +174,6 @@ fn hybrid(number: u8) -> Hybrid {
     let mut hybrid = Hybrid::numbered(&format!("soak{number:02}"), number);
     hybrid.domain.memory = MEMORY;
     hybrid
-}
-
-fn identity(hybrid: &Hybrid) -> Result<Identity> {
-    Ok(Identity {
-        name: hybrid.name().to_owned(),
-        id: hybrid.domain.uuid.parse()?,
-        mac: hybrid.domain.nics[0].0.parse()?,
-    })
 }
 
 impl Soak<'_> {

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Emulated primaries of each PF: as many as an igb has VFs.
 pub const VFS_PER_PF: usize = 7;
 
+/// Where a hybondd that is built with crash points looks for the one to die at.
+pub const CRASH: &str = "/run/hybond-crash";
+
 /// What hybondd has said.
 const LOG: &str = "/var/log/hybondd.log";
 const START: Duration = Duration::from_secs(60);
@@ -42,6 +45,7 @@ pub fn install(node: &Node, programs: &Programs, initramfs: &[u8]) -> Result<()>
         let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         node.write_file(path, &content, "644")?;
     }
+    node.ok(&format!("mkdir -p {CRASH}"))?;
     node.ok("set -e; mkdir -p /etc/libvirt/hooks/qemu.d\n\
          ln -sf /usr/lib/libvirt/hybond-hook /etc/libvirt/hooks/qemu.d/50-hybond\n\
          systemd-sysusers hybond.conf; systemd-tmpfiles --create hybond.conf")?;
@@ -112,7 +116,7 @@ impl Daemon {
     /// It does not come up; the error has what it said.
     pub fn start(node: &Node) -> Result<Self> {
         let pid = node.ok(&format!(
-            "HYBOND_LOG=debug setsid hybondd >>{LOG} 2>&1 </dev/null & echo $!"
+            "HYBOND_LOG=debug HYBOND_CRASH={CRASH} setsid hybondd >>{LOG} 2>&1 </dev/null & echo $!"
         ))?;
         let daemon = Self {
             node: node.clone(),
@@ -130,6 +134,14 @@ impl Daemon {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Whether it is still there.
+    ///
+    /// # Errors
+    /// The host cannot be looked at.
+    pub fn runs(&self) -> Result<bool> {
+        Ok(self.node.run(&format!("kill -0 {}", self.pid))?.success())
     }
 
     /// Ends it as systemd does.

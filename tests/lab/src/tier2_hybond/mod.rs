@@ -7,8 +7,8 @@ mod programs;
 mod stage;
 mod traffic;
 
-pub use daemon::{Daemon, PoolOn, configure, install, leftovers};
+pub use daemon::{CRASH, Daemon, PoolOn, configure, install, leftovers};
 pub use guest::{Hybrid, POOL, STANDBY};
 pub use programs::Programs;
-pub use stage::{on_stage, results};
+pub use stage::{on_stage, on_stage_with, results};
 pub use traffic::Traffic;

@@ -33,7 +33,20 @@ impl Programs {
     /// # Errors
     /// One of them does not compile.
     pub fn built() -> Result<Self> {
-        let hosts = build(&["-p", "hybond-daemon", "-p", "hybond-cli", "-p", "hybond-hook"], false)?;
+        Self::built_with(&[])
+    }
+
+    /// As [`Programs::built`], with a hybondd that can be made to die.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn built_to_crash() -> Result<Self> {
+        Self::built_with(&["--features=hybond-daemon/crash-points"])
+    }
+
+    fn built_with(options: &[&str]) -> Result<Self> {
+        let hosts = ["-p", "hybond-daemon", "-p", "hybond-cli", "-p", "hybond-hook"];
+        let hosts = build(&[&hosts, options].concat(), false)?;
         let mut guests = build(&["-p", "hybond-agent"], true)?;
         guests.append(&mut build(&["-p", "hybond-lab", "--bin=hybond-probe"], true)?);
         let folder = results()?.join("programs");

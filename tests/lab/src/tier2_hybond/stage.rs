@@ -14,10 +14,21 @@ use std::path::PathBuf;
 /// # Errors
 /// The hosts do not come up or down, or `play` fails.
 pub fn on_stage(name: &str, play: impl FnOnce(&Pair, &Programs, [Daemon; 2]) -> Result<()>) -> Result<()> {
+    on_stage_with(name, &Programs::built()?, play)
+}
+
+/// As [`on_stage`], with programs of another build.
+///
+/// # Errors
+/// As there.
+pub fn on_stage_with(
+    name: &str,
+    programs: &Programs,
+    play: impl FnOnce(&Pair, &Programs, [Daemon; 2]) -> Result<()>,
+) -> Result<()> {
     let folder = results()?;
-    let programs = Programs::built()?;
     let pair = Pair::up()?;
-    let played = deploy(&pair, &programs).and_then(|daemons| play(&pair, &programs, daemons));
+    let played = deploy(&pair, programs).and_then(|daemons| play(&pair, programs, daemons));
     if played.is_err() {
         let kept = folder.join(format!("{name}.failed"));
         for node in pair.hosts() {

@@ -121,3 +121,51 @@ fn a_renamed_domain_has_its_new_name() {
     assert_eq!(guest.record().spec.name, "h");
     assert_eq!(guest.poll(1), None);
 }
+
+#[test]
+fn every_phase_is_in_the_list_of_them() {
+    let (ask, standby) = (
+        crate::pool::Ask {
+            pool: "lan".parse().expect("name"),
+            domain: lease().domain,
+            mac: mac(),
+            pf: None,
+            numa_nodes: Vec::new(),
+        },
+        standby(true),
+    );
+    let peer = "src:16515".parse().expect("peer");
+    let actions = [
+        Action::Lease(ask.clone()),
+        Action::ChoosePf(ask),
+        Action::MakeStandby {
+            mac: mac(),
+            pf: pf(),
+            vlan: None,
+        },
+        Action::RaiseStandby(mac()),
+        Action::LowerStandby(mac()),
+        Action::TuneStandby {
+            mac: mac(),
+            mode: standby.mode,
+            multicast: standby.multicast,
+        },
+        Action::AskDrain {
+            peer,
+            migration: migration(),
+        },
+        prepare_vf(),
+        Action::Plug(lease()),
+        Action::Failover(mac()),
+        Action::Failback(mac()),
+        Action::Unplug(lease()),
+        Action::ResetVf(lease()),
+        Action::Release(lease()),
+        Action::RemoveStandby(mac()),
+        Action::Announce,
+        Action::RepairXml,
+        Action::WritePolicies(BTreeMap::default()),
+    ];
+    let phases: BTreeSet<_> = actions.iter().filter_map(Action::phase).collect();
+    assert_eq!(phases, Action::PHASES.into_iter().collect());
+}
