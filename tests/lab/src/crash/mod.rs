@@ -90,10 +90,17 @@ impl<'a> Scene<'a> {
             }
             let output = self.run(operation)?;
             ensure!(output.success(), "{operation}: {}", output.stderr.trim());
-            self.is_well(operation)?;
+            // What follows by itself belongs to it; what undoes it does not.
+            if !operation.is_undone() {
+                self.is_well(operation)?;
+            }
+            let mut passed = Vec::new();
             for (side, host) in hosts {
-                let passed = self.nodes[host].ok(&format!("sort -u {CRASH}/passed"))?;
-                for point in passed.lines() {
+                passed.push((side, self.nodes[host].ok(&format!("sort -u {CRASH}/passed"))?));
+            }
+            self.is_well(operation)?;
+            for (side, points) in passed {
+                for point in points.lines() {
                     never.remove(point);
                     cases.push(Case {
                         operation,
@@ -132,12 +139,11 @@ impl<'a> Scene<'a> {
             &format!("end of hybondd on {name} at {point}"),
             OPERATION,
             || {
+                // In this order: what has happened in between speaks for it.
+                let over =
+                    under_way.is_finished() && !self.nodes[host].run(&format!("[ -e {CRASH}/armed ]"))?.success();
                 let dead = !self.daemons[host].runs()?;
-                ensure!(
-                    dead || !under_way.is_finished()
-                        || self.nodes[host].run(&format!("[ -e {CRASH}/armed ]"))?.success(),
-                    "the point is passed, and hybondd lives"
-                );
+                ensure!(dead || !over, "the point is passed, and hybondd lives");
                 Ok(dead.then_some(()))
             },
         )?;
@@ -247,15 +253,16 @@ impl<'a> Scene<'a> {
                 self.boot()?;
             }
             Operation::Start => self.guest.guest.wait_ready(self.nodes[self.at], OPERATION)?,
-            Operation::Drain | Operation::Plug => {
-                self.nodes[self.at].ok(&format!("hybondctl plug {name}"))?;
-            }
-            Operation::Set => {
-                self.nodes[self.at].ok(&format!("hybondctl set {name} --policy prefer"))?;
-            }
+            // The daemon that has started again goes on with a drain, and takes no other order meanwhile.
+            Operation::Drain | Operation::Plug => self.insist(&format!("hybondctl plug {name}"))?,
+            Operation::Set => self.insist(&format!("hybondctl set {name} --policy prefer"))?,
             Operation::Migrate => {}
         }
         self.is_on_its_vf()
+    }
+
+    fn insist(&self, script: &str) -> Result<()> {
+        self.nodes[self.at].until(script, script, SETTLE).map(drop)
     }
 
     /// On its VF, with one lease, its standby on the VF's PF; nothing of it on the other host; and it can be reached.

@@ -39,6 +39,12 @@ pub enum Side {
 }
 
 impl Operation {
+    /// Whether the guest is off its VF afterwards, until something else is done.
+    #[must_use]
+    pub fn is_undone(self) -> bool {
+        matches!(self, Self::Drain | Self::Set)
+    }
+
     /// The command, on the host that the guest is on. `other` is the other host.
     #[must_use]
     pub fn script(self, name: &str, other: &str) -> String {

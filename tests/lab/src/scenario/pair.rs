@@ -174,7 +174,7 @@ impl HybridGuest {
             |output: Result<crate::Output>| output.map_or_else(|error| format!("{error:#}"), |done| done.stdout);
         let outside = format!(
             "ip -s -d link show; dmesg | tail -n 15; \
-             tail -n 15 /var/log/libvirt/qemu/{0}.log /var/log/libvirt/qemu/{0}-console.log",
+             tail -n 15 /var/log/libvirt/qemu/{0}.log; tail -n 120 /var/log/libvirt/qemu/{0}-console.log",
             self.name()
         );
         let mut text = format!("on {}:\n{}\n", host.name(), shown(host.run(&outside)));
