@@ -25,6 +25,8 @@ mod retry;
 mod run;
 #[cfg(test)]
 mod scripts;
+#[cfg(test)]
+mod scripts_pairs;
 mod state;
 mod switch;
 mod sys;
