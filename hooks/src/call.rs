@@ -36,8 +36,8 @@ impl Call {
             ("migrate", "begin") => (Some(Operation::Migrate), 120),
             ("restore", "begin") => (Some(Operation::Restore), 30),
             ("prepare", "begin") => (Some(Operation::Prepare), 30),
-            // Nothing has changed since `prepare`, a moment ago.
-            ("start", "begin") => (None, 5),
+            // A VF may have to be leased, on the PF that libvirt's network has chosen.
+            ("start", "begin") => (Some(Operation::Start), 30),
             ("started", "begin") => (Some(Operation::Started), 10),
             ("stopped", "end") => (Some(Operation::Stopped), 5),
             ("release", "end") => (Some(Operation::Release), 5),

@@ -14,7 +14,7 @@ mod input;
 
 use call::Call;
 use hybond_core::ids::{IfName, Mac};
-use hybond_core::spec::DomainSpec;
+use hybond_core::spec::{DomainSpec, PairSpec, StandbyKind};
 use hybond_wire::hook::{self, Operation};
 use std::io::Write;
 use std::process::{ExitCode, exit};
@@ -64,6 +64,10 @@ fn run(call: &Call, hybonds: &AtomicBool) -> Result<Option<String>, String> {
     let Some(domain) = hybond_domxml::parse(xml).map_err(mend)? else {
         return Ok(None);
     };
+    // Nothing has changed since `prepare`, a moment ago, but what libvirt's networks have chosen since.
+    if operation == Operation::Start && !domain.pairs.iter().any(of_network) {
+        return Ok(None);
+    }
     let request = hook::Request {
         version: hook::VERSION,
         operation,
@@ -78,6 +82,10 @@ fn run(call: &Call, hybonds: &AtomicBool) -> Result<Option<String>, String> {
     hybond_domxml::set_sources(xml, &sources)
         .map(Some)
         .map_err(|error| format!("hybondd wants a change that is not possible: {error}; please report this"))
+}
+
+fn of_network(pair: &PairSpec) -> bool {
+    matches!(pair.standby, StandbyKind::Network { .. })
 }
 
 /// The daemon's edits, where edits are possible and only for pairs of the domain.

@@ -1,5 +1,6 @@
 //! The hook as libvirt runs it, against a daemon of the test's own.
 
+use hybond_core::spec::StandbyKind;
 use hybond_wire::hook::{LIMIT, Operation, Request, Response, SourceEdit, VERSION};
 use hybond_wire::line;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -232,8 +233,26 @@ fn the_daemon_is_told_of_each_operation_and_why() {
 }
 
 #[test]
-fn start_asks_nobody() {
+fn start_asks_only_where_a_network_has_chosen_a_pf() {
     hook(&arguments(EVERY[3]), HYBRID.as_bytes(), Path::new(NOWHERE), None).assert_unchanged();
+    let live = HYBRID.replace("<source dev=", "<source network='lan' portid='2df6bd17' dev=");
+    let daemon = Daemon::saying(&proceed());
+    hook(&arguments(EVERY[3]), live.as_bytes(), &daemon.socket, None).assert_unchanged();
+    let request = daemon.request();
+    let source = Some("enp1s0f0".parse().expect("a name"));
+    assert_eq!(request.operation, Operation::Start);
+    assert_eq!(request.domain.pairs[0].standby, StandbyKind::Network { source });
+    hook(&arguments(EVERY[3]), live.as_bytes(), Path::new(NOWHERE), None).assert_refused("hybondd is not running on ");
+}
+
+#[test]
+fn an_interface_of_a_network_comes_as_one_of_the_leased_vfs_pf() {
+    let xml = HYBRID.replace("type='direct'", "type='network'");
+    let xml = xml.replace("<source dev='enp1s0f0' mode='bridge'/>", "<source network='lan'/>");
+    let daemon = Daemon::saying(&edit("52:54:00:aa:00:01", "pf1"));
+    let outcome = hook(&arguments(EVERY[0]), xml.as_bytes(), &daemon.socket, None);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, HYBRID.replace("enp1s0f0", "pf1"));
 }
 
 /// The operations that can be refused, and those that never are.

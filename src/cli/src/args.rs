@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use hybond_core::ids::{Mac, PeerAddr, PoolName};
-use hybond_core::spec::Policy;
+use hybond_core::spec::{Flavor, Policy};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -31,13 +31,17 @@ The domain's persistent XML is changed: the interface of the MAC becomes the sta
 and hybond's metadata, the agent's port, a monitor and a PCIe port for the VF are added. 'hybondctl disable' gives it all \
 back. A domain that runs has its pair at the next start. In the guest, install the package hybond-agent.
 
-A pair is changed by enabling it again.";
+A domain may have several pairs, in different pools and of different flavors: one 'enable' for each. A pair is changed by \
+enabling it again. Flavors: 'hybrid' is the pair as above; 'virtual' is the standby alone; 'indirect' is the standby alone, \
+over a VF that stays the host's, and migrates without an unplug. The guest sees the same network name and addresses in each.";
 
 const ENABLE_EXAMPLES: &str = "\
 Examples:
   hybondctl enable web-1 --pool 10GE
   hybondctl enable web-1 --pool 10GE --mac 52:54:00:aa:00:01 --mac 52:54:00:aa:00:02
   hybondctl enable web-1 --pool storage --policy require --vlan 42
+  hybondctl enable web-1 --pool dmz --mac 52:54:00:aa:00:03 --flavor indirect
+  hybondctl enable web-1 --pool 10GE --keep-interface
   hybondctl enable web-1 --pool 10GE --print | diff <(virsh dumpxml --inactive web-1) -
   hybondctl enable --file web-1.xml --pool 10GE > web-1-hybrid.xml";
 
@@ -217,14 +221,17 @@ pub struct Enable {
     /// The interface; may be repeated. Without: the only virtio one
     #[arg(long)]
     pub mac: Vec<Mac>,
+    /// How the pair uses its VF
+    #[arg(long, value_enum, default_value = "hybrid")]
+    pub flavor: FlavorArg,
     /// What to do where the pool has no free VF
     #[arg(long, value_enum, default_value = "prefer")]
     pub policy: PolicyArg,
     /// VLAN of both paths, 1-4094; untagged without
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
-    /// Keep an interface of type 'direct' as it is: libvirt makes its macvtap, and hybond writes the destination's PF into
-    /// the XML when the domain migrates
+    /// Keep an interface of type 'direct', or 'network' of a libvirt network with PFs, as it is: libvirt makes its macvtap,
+    /// and hybond writes the destination's PF into the XML when the domain migrates or is restored
     #[arg(long)]
     pub keep_interface: bool,
     /// Print the new XML, without the domain's secrets, and change nothing
@@ -434,12 +441,33 @@ pub enum Generated {
 /// [`Policy`] on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum PolicyArg {
-    /// Run on the standby, and take a VF when one is free
+    /// Run without: on the standby, and take a VF when one is free; 'indirect' runs on a PF
     Prefer,
     /// Refuse to start or migrate there
     Require,
-    /// Always run on the standby
+    /// Run on the standby, until another policy is set
     Never,
+}
+
+/// [`Flavor`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FlavorArg {
+    /// A VF in the guest, and a standby
+    Hybrid,
+    /// The standby alone, on a PF
+    Virtual,
+    /// The standby alone, over a VF that stays the host's
+    Indirect,
+}
+
+impl From<FlavorArg> for Flavor {
+    fn from(flavor: FlavorArg) -> Self {
+        match flavor {
+            FlavorArg::Hybrid => Self::Hybrid,
+            FlavorArg::Virtual => Self::Virtual,
+            FlavorArg::Indirect => Self::Indirect,
+        }
+    }
 }
 
 impl From<PolicyArg> for Policy {

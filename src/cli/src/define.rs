@@ -91,6 +91,7 @@ fn from_when(running: bool) -> &'static str {
 
 /// The XML with the pairs that are asked for.
 fn enabled(domain: &str, xml: &str, what: &Enable) -> Result<String, Failure> {
+    let xml = &hybond_domxml::give_macs(xml, random_octets()?).map_err(|error| Failure::xml(domain, &error))?;
     let macs = match &what.mac[..] {
         [] => vec![only_candidate(domain, xml)?],
         given => given.to_vec(),
@@ -109,13 +110,31 @@ fn pair(mac: Mac, what: &Enable) -> PairSpec {
         StandbyKind::Ethernet
     };
     PairSpec {
-        mac,
-        pool: what.pool.clone(),
+        flavor: what.flavor.into(),
         policy: what.policy.into(),
         vlan: what.vlan,
-        mtu: None,
         standby,
+        ..PairSpec::new(mac, what.pool.clone())
     }
+}
+
+/// The kernel's chance, for MACs. Enough is read at once for any domain; where it runs out, it begins again, and what is
+/// taken already is drawn no second time.
+fn random_octets() -> Result<impl FnMut() -> [u8; 3], Failure> {
+    let mut octets = [0u8; 3 * 256];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut octets));
+    read.map_err(|error| Failure::new(Kind::Failed, format!("/dev/urandom cannot be read: {error}")))?;
+    let mut at = 0u32;
+    Ok(move || {
+        let mut drawn = [0; 3];
+        let start = (at as usize * 3) % octets.len();
+        for (octet, random) in drawn.iter_mut().zip(octets.iter().skip(start)) {
+            // Counted on, so that no second round is the same as the first.
+            *octet = random.wrapping_add((at / 256) as u8);
+        }
+        at = at.wrapping_add(1);
+        drawn
+    })
 }
 
 fn only_candidate(domain: &str, xml: &str) -> Result<Mac, Failure> {

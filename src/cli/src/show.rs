@@ -5,7 +5,7 @@ use crate::failure::{Failure, Kind};
 use crate::output::{Output, or_dash, plain, table};
 use crate::time::{ago, now_ms};
 use hybond_core::ids::PoolName;
-use hybond_core::spec::Policy;
+use hybond_core::spec::{Flavor, Policy};
 use hybond_wire::agent;
 use hybond_wire::control::{
     DomainStatus, HandoverStatus, HostStatus, PairStatus, PoolStatus, Request, ReservationStatus, Response, VfStatus,
@@ -25,13 +25,38 @@ struct Pools {
 
 /// `hybondctl status`.
 pub fn status(socket: &Path, domain: Option<String>, output: &Output) -> Result<(), Failure> {
+    let one = domain.is_some();
     match query(socket, &Request::Status { domain })? {
         Response::Status { domains } => {
             let json = Domains { domains };
-            output.result(&json, || status_text(&json.domains))
+            output.result(&json, || {
+                let mut text = status_text(&json.domains);
+                if one {
+                    text += &slots_text(&json.domains);
+                }
+                text
+            })
         }
         other => Err(unexpected(&other)),
     }
+}
+
+/// Where a domain's NICs are in the guest.
+fn slots_text(domains: &[DomainStatus]) -> String {
+    let mut rows = vec![
+        ["PAIR", "PRIMARY IN THE GUEST", "STANDBY IN THE GUEST (lspci -P)"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for pair in domains.iter().flat_map(|domain| &domain.pairs) {
+        let slot = |slot: &Option<String>| or_dash(slot.as_deref().map(plain));
+        rows.push(vec![
+            pair.mac.to_string(),
+            slot(&pair.primary_slot),
+            slot(&pair.standby_slot),
+        ]);
+    }
+    table(&rows)
 }
 
 /// The domains that were asked for, as a script of `hybondctl migrate` needs one.
@@ -51,7 +76,7 @@ fn status_text(domains: &[DomainStatus]) -> String {
         return "no hybrid domain runs on this host; 'hybondctl enable' makes one\n".to_owned();
     }
     let head = [
-        "DOMAIN", "STAGE", "AGENT", "PAIR", "POOL", "POLICY", "PATH", "VF", "PF", "SINCE",
+        "DOMAIN", "STAGE", "AGENT", "PAIR", "POOL", "FLAVOR", "POLICY", "PATH", "VF", "PF", "SINCE",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let now = now_ms();
@@ -79,6 +104,7 @@ fn status_text(domains: &[DomainStatus]) -> String {
 
 fn pair_row(domain: &DomainStatus, pair: &PairStatus, now: u64) -> Vec<String> {
     let vf = match (&pair.vf, pair.plugged) {
+        (Some(vf), false) if pair.flavor == Flavor::Indirect => format!("{vf} (the host's)"),
         (Some(vf), false) => format!("{vf} (not plugged)"),
         (vf, _) => or_dash(vf.as_ref()),
     };
@@ -88,12 +114,21 @@ fn pair_row(domain: &DomainStatus, pair: &PairStatus, now: u64) -> Vec<String> {
         if domain.agent { "yes" } else { "no" }.to_owned(),
         pair.mac.to_string(),
         pair.pool.to_string(),
+        flavor(pair.flavor).to_owned(),
         policy(pair.policy).to_owned(),
         path(pair.active).to_owned(),
         vf,
         or_dash(pair.pf.as_ref()),
         or_dash(pair.since_ms.map(|since| ago(since, now))),
     ]
+}
+
+fn flavor(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::Hybrid => "hybrid",
+        Flavor::Virtual => "virtual",
+        Flavor::Indirect => "indirect",
+    }
 }
 
 /// The word of a policy.

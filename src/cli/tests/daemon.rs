@@ -15,6 +15,7 @@ fn pair(n: u8, active: agent::Path) -> PairStatus {
     PairStatus {
         mac: format!("52:54:00:aa:00:{n:02x}").parse().expect("a MAC"),
         pool: "10GE".parse().expect("a pool"),
+        flavor: hybond_core::spec::Flavor::Hybrid,
         policy: hybond_core::spec::Policy::Prefer,
         active: Some(active),
         vf: Some("0000:01:10.2".parse().expect("a VF")),
@@ -23,6 +24,8 @@ fn pair(n: u8, active: agent::Path) -> PairStatus {
         degraded: None,
         drained: false,
         since_ms: None,
+        primary_slot: Some("00:1c.0/00.0".to_owned()),
+        standby_slot: Some("00:02.0/00.0".to_owned()),
     }
 }
 
@@ -61,10 +64,13 @@ fn status_shows_each_pair_and_why_one_is_not_as_it_should_be() {
     let daemon = Daemon::answering(vec![vec![Response::Status { domains: vec![web()] }]]);
     let text = hybondctl(&daemon.socket(), &["status", "web-1"]).ok();
     let expected = "\
-DOMAIN  STAGE    AGENT  PAIR               POOL  POLICY  PATH     VF            PF        SINCE
-web-1   running  yes    52:54:00:aa:00:01  10GE  prefer  primary  0000:01:10.2  enp1s0f0  -
-web-1   running  yes    52:54:00:aa:00:02  10GE  prefer  standby  -             enp1s0f0  -
+DOMAIN  STAGE    AGENT  PAIR               POOL  FLAVOR  POLICY  PATH     VF            PF        SINCE
+web-1   running  yes    52:54:00:aa:00:01  10GE  hybrid  prefer  primary  0000:01:10.2  enp1s0f0  -
+web-1   running  yes    52:54:00:aa:00:02  10GE  hybrid  prefer  standby  -             enp1s0f0  -
 web-1 52:54:00:aa:00:02: pool 10GE has no free VF
+PAIR               PRIMARY IN THE GUEST  STANDBY IN THE GUEST (lspci -P)
+52:54:00:aa:00:01  00:1c.0/00.0          00:02.0/00.0
+52:54:00:aa:00:02  00:1c.0/00.0          00:02.0/00.0
 ";
     assert_eq!(text, expected);
     let domain = Some("web-1".to_owned());

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Daemon, Outcome, hybondctl};
-use hybond_core::spec::{PairSpec, Policy, StandbyKind};
+use hybond_core::spec::{Flavor, PairSpec, Policy};
 use hybond_domxml::{NAMESPACE, PREFIX, disable, enable, parse, set_source_peer};
 use hybond_wire::control::{DomainStatus, HostStatus, Response};
 use std::path::Path;
@@ -105,13 +105,15 @@ fn what_cannot_be_enabled_is_explained() {
 fn libvirt_keeps_what_hybond_writes() {
     virt::error::clear_error_callback();
     let connection = Connect::open(Some(URI)).expect("the test driver");
+    let (mac, pool) = (
+        "52:54:00:aa:00:01".parse().expect("a MAC"),
+        "10GE".parse().expect("a pool"),
+    );
     let pair = PairSpec {
-        mac: "52:54:00:aa:00:01".parse().expect("a MAC"),
-        pool: "10GE".parse().expect("a pool"),
+        flavor: Flavor::Indirect,
         policy: Policy::Require,
         vlan: Some(42),
-        mtu: None,
-        standby: StandbyKind::Ethernet,
+        ..PairSpec::new(mac, pool)
     };
     let domain = connection.lookup_domain_by_name("web-1").expect("it is there");
     let inactive = sys::VIR_DOMAIN_XML_INACTIVE;
@@ -158,6 +160,7 @@ fn status() -> Response {
     let pair = hybond_wire::control::PairStatus {
         mac: "52:54:00:aa:00:01".parse().expect("a MAC"),
         pool: "10GE".parse().expect("a pool"),
+        flavor: Flavor::Hybrid,
         policy: Policy::Prefer,
         active: None,
         vf: Some("0000:01:10.2".parse().expect("a VF")),
@@ -166,6 +169,8 @@ fn status() -> Response {
         degraded: None,
         drained: false,
         since_ms: None,
+        primary_slot: None,
+        standby_slot: None,
     };
     let domain = DomainStatus {
         id: "a2a2a2a2-0000-4000-8000-000000000002".parse().expect("a UUID"),

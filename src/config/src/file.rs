@@ -2,10 +2,11 @@
 
 use crate::devices::Devices;
 use crate::{ConfigError, Pool, Tls};
-use hybond_core::ids::PeerAddr;
+use hybond_core::ids::{IfName, PeerAddr};
 use hybond_vfio::PlugWay;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
@@ -25,6 +26,8 @@ pub(crate) struct Fragment {
     pub(crate) tls: Option<Tls>,
     #[serde(default)]
     pub(crate) pool: Vec<Spanned<Pool>>,
+    #[serde(default)]
+    pub(crate) alias: BTreeMap<IfName, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -25,7 +25,7 @@ pub use pool::{Emulated, Pool};
 pub use selector::{PciId, Selector, VfRange};
 
 use hybond_core::guest::Settings;
-use hybond_core::ids::{PeerAddr, PoolName};
+use hybond_core::ids::{IfName, PeerAddr, PoolName};
 use hybond_vfio::PlugWay;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -57,6 +57,8 @@ pub struct Config {
     pub tls: Tls,
     /// The pools, by name.
     pub pools: BTreeMap<PoolName, Pool>,
+    /// Further names of PFs, by which domains' XML may call them: of a PF, or of the first PF of a pool.
+    pub alias: BTreeMap<IfName, String>,
 }
 
 /// Files of the mutual TLS between peers. libvirt's own by default.
@@ -83,6 +85,7 @@ impl Default for Config {
             switch_within: Duration::from_secs(15),
             tls: Tls::default(),
             pools: BTreeMap::new(),
+            alias: BTreeMap::new(),
         }
     }
 }

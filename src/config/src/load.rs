@@ -84,8 +84,15 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 
 impl Merge {
     fn take(&mut self, path: &Path, mut read: Read) -> Result<(), ConfigError> {
-        let Fragment { host, guest, tls, pool } = std::mem::take(&mut read.fragment);
+        let Fragment {
+            host,
+            guest,
+            tls,
+            pool,
+            alias,
+        } = std::mem::take(&mut read.fragment);
         let config = &mut self.config;
+        config.alias.extend(alias);
         config.peer = host.peer.or(config.peer.take());
         config.plug = host.plug.or(config.plug);
         replace(&mut config.listen, host.listen);

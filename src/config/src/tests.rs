@@ -49,6 +49,22 @@ fn fragments_replace_values_and_add_pools() {
 }
 
 #[test]
+fn further_names_of_pfs_are_read() {
+    let config = load(
+        "[alias]\n'eth02bc4aec-b4' = 'enp1s0f0'\n",
+        "[alias]\nstorage0 = 'storage'\n",
+    );
+    let alias = config.expect("valid").alias;
+    let read: Vec<_> = alias.iter().map(|(name, of)| (name.as_str(), of.as_str())).collect();
+    assert_eq!(read, [("eth02bc4aec-b4", "enp1s0f0"), ("storage0", "storage")]);
+    let long = problem("[alias]\n'longer-than-15-characters' = 'pf0'\n", "");
+    assert!(
+        long.starts_with("hybond.toml:") && long.contains("at most 15 characters"),
+        "{long}"
+    );
+}
+
+#[test]
 fn a_configuration_that_is_not_there_is_an_empty_one() {
     let config = Config::load(Path::new("/nonexistent/hybond.toml")).expect("empty");
     assert_eq!(config, Config::default());

@@ -92,7 +92,10 @@ pub enum StandbyMode {
     /// (`macvlan_queue_xmit()`), and its own broadcasts, which come back through the PF, would be taken for what those
     /// neighbours have already had (`macvlan_multicast_rx()`).
     Vepa,
-    /// Neither: not of hybond's making.
+    /// Nobody else is over the device below, a VF whose address is the standby's (`macvlan_set_mac_address()` sets both).
+    /// The kernel takes no other mode for it later.
+    Passthru,
+    /// None of these: not of hybond's making.
     Other,
 }
 
@@ -103,6 +106,7 @@ impl StandbyMode {
         match self {
             Self::Bridge => "bridge",
             Self::Vepa => "vepa",
+            Self::Passthru => "passthru",
             Self::Other => "other",
         }
     }

@@ -7,16 +7,38 @@ use serde::{Deserialize, Serialize};
 /// The most pairs that one domain may have. QEMU's q35 has room for 32 slots on its root bus.
 pub const MAX_PAIRS: usize = 16;
 
-/// Whether a pair may run without its primary.
+/// How a pair uses its VF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flavor {
+    /// The guest has the VF itself, beside its standby.
+    #[default]
+    Hybrid,
+    /// The guest has its standby alone: a macvtap on a PF.
+    Virtual,
+    /// The guest has its standby alone: a macvtap in passthru mode over a VF that stays the host's. It migrates without an
+    /// unplug.
+    Indirect,
+}
+
+impl Flavor {
+    /// What is taken where nothing is said, and not written down.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whether a pair may run without its VF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// Run on the standby when no VF is free, and take one later.
+    /// Run without when no VF is free: on the standby, and take one later; of [`Flavor::Indirect`] on a PF.
     #[default]
     Prefer,
     /// Refuse to start or to migrate where no VF is free.
     Require,
-    /// Standby only.
+    /// Run as [`Flavor::Virtual`] does, until it is set otherwise: of [`Flavor::Hybrid`], which can change while it runs.
     Never,
 }
 
@@ -31,6 +53,25 @@ pub enum StandbyKind {
         /// The lower device that the XML names now.
         source: IfName,
     },
+    /// `<interface type='network'>` of a libvirt network that has PFs: libvirt makes the macvtap on a PF of its choice.
+    /// Where libvirt still takes another XML, hybond makes `type='direct'` of it.
+    Network {
+        /// The lower device that libvirt has chosen, once it has: known from hook `start` on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<IfName>,
+    },
+}
+
+impl StandbyKind {
+    /// The lower device that the XML names now, of a standby that libvirt makes.
+    #[must_use]
+    pub fn source(&self) -> Option<&IfName> {
+        match self {
+            Self::Ethernet => None,
+            Self::Direct { source } => Some(source),
+            Self::Network { source } => source.as_ref(),
+        }
+    }
 }
 
 /// One pair of a domain: primary and standby of one MAC.
@@ -41,6 +82,9 @@ pub struct PairSpec {
     pub mac: Mac,
     /// Pool that the primary's VF comes from.
     pub pool: PoolName,
+    /// How the pair uses it.
+    #[serde(default, skip_serializing_if = "Flavor::is_default")]
+    pub flavor: Flavor,
     /// What to do when the pool has none.
     #[serde(default)]
     pub policy: Policy,
@@ -52,6 +96,31 @@ pub struct PairSpec {
     pub mtu: Option<u32>,
     /// The standby in the XML.
     pub standby: StandbyKind,
+}
+
+impl PairSpec {
+    /// A pair with nothing special: hybrid, untagged, on a macvtap of hybond's.
+    #[must_use]
+    pub fn new(mac: Mac, pool: PoolName) -> Self {
+        Self {
+            mac,
+            pool,
+            flavor: Flavor::default(),
+            policy: Policy::default(),
+            vlan: None,
+            mtu: None,
+            standby: StandbyKind::Ethernet,
+        }
+    }
+
+    /// What the pair is to be now: its flavor, as its policy lets it.
+    #[must_use]
+    pub fn flavor(&self) -> Flavor {
+        match self.policy {
+            Policy::Never => Flavor::Virtual,
+            Policy::Prefer | Policy::Require => self.flavor,
+        }
+    }
 }
 
 /// A hybond domain, as its XML describes it.

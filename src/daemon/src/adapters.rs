@@ -10,9 +10,9 @@ use hybond_core::guest::{
 };
 use hybond_core::handover::SetMac;
 use hybond_core::ids::{Bdf, DomainId, IfName, Mac, PeerAddr};
-use hybond_core::paths::MulticastPolicy;
+use hybond_core::paths::{MulticastPolicy, StandbyMode};
 use hybond_core::pool::{Ask, Lease, PoolBook};
-use hybond_core::spec::PairSpec;
+use hybond_core::spec::{Flavor, PairSpec};
 use hybond_domxml::PairChange;
 use hybond_guest::GuestHandle;
 use hybond_libvirt::{DomainState, Libvirt};
@@ -69,6 +69,11 @@ pub struct GuestLinks {
 }
 
 impl GuestLinks {
+    /// The pair's VF stays the host's.
+    pub(crate) fn is_indirect(&self, mac: Mac) -> bool {
+        self.pair(mac).is_some_and(|pair| pair.flavor() == Flavor::Indirect)
+    }
+
     pub(crate) fn pair(&self, mac: Mac) -> Option<&PairSpec> {
         self.pairs.iter().find(|pair| pair.mac == mac)
     }
@@ -87,10 +92,12 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// An error of an adapter's, for people.
 pub(crate) fn failure(error: impl Error) -> Failure {
     Failure { reason: chain(&error) }
 }
 
+/// What went wrong, for people.
 pub(crate) fn because(reason: impl Into<String>) -> Failure {
     Failure { reason: reason.into() }
 }
@@ -168,7 +175,15 @@ impl Adapters {
                 }),
                 None => Err(because(format!("pool {} has no PF on this host", ask.pool))),
             },
-            Action::MakeStandby { mac, pf, vlan } => self.make_standby(&links, mac, pf, vlan).await,
+            Action::MakeStandby {
+                mac, vf: Some(lease), ..
+            } => self.make_over_vf(&links, mac, &lease).await,
+            Action::MakeStandby {
+                mac,
+                pf,
+                vlan,
+                vf: None,
+            } => self.make_standby(&links, mac, pf, vlan).await,
             Action::RaiseStandby(mac) => {
                 self.netlink
                     .set_standby_up(&mac.standby_name(), true)
@@ -203,6 +218,9 @@ impl Adapters {
                     other => Err(because(format!("{peer} gave an answer that fits no drain: {other:?}"))),
                 }
             }
+            Action::PrepareVf { lease, vlan } if links.is_indirect(lease.mac) => {
+                self.prepare_for_host(&links, &lease, vlan).await
+            }
             Action::PrepareVf { lease, vlan } => self.prepare_vf(&links, &lease, vlan).await,
             Action::Plug(lease) => self.plug(&links, &lease).await,
             Action::Failover(mac) => self.switch(&links, mac, false).await,
@@ -221,7 +239,7 @@ impl Adapters {
                 Ok(Outcome::Done)
             }
             Action::Announce => self.announce(&links).await,
-            Action::RepairXml => self.repair_xml(&links).await,
+            Action::RepairXml { sources } => self.repair_xml(&links, sources).await,
             Action::WritePolicies(policies) => {
                 let changes = policies.into_iter().map(|(mac, to)| (mac, PairChange::Policy(to)));
                 let written = self.libvirt.change_pairs(links.id, changes.collect(), true).await;
@@ -273,9 +291,16 @@ impl Adapters {
     }
 
     async fn standby_seen(&self, mac: Mac) -> Result<Option<StandbySeen>, Failure> {
-        let link = self.netlink.standby(&mac.standby_name()).await.map_err(failure)?;
-        Ok(link.map(|link| StandbySeen {
-            pf: link.pf().clone(),
+        let Some(link) = self.netlink.standby(&mac.standby_name()).await.map_err(failure)? else {
+            return Ok(None);
+        };
+        let (pf, vf) = match link.mode {
+            StandbyMode::Passthru => self.vf_behind(&link.lower),
+            _ => (link.pf().clone(), None),
+        };
+        Ok(Some(StandbySeen {
+            pf,
+            vf,
             up: link.up,
             vlan: link.vlan.as_ref().map(|vlan| vlan.id),
             mode: link.mode,
@@ -317,24 +342,34 @@ impl Adapters {
         &self,
         links: &GuestLinks,
         mac: Mac,
-        lower: IfName,
+        pf: IfName,
         vlan: Option<u16>,
     ) -> Result<Outcome, Failure> {
+        let spec = self.standby_spec(links, mac, pf)?;
+        self.make(StandbySpec { vlan, ..spec }).await
+    }
+
+    /// A standby on a device as it is: untagged, and not for itself alone.
+    pub(crate) fn standby_spec(&self, links: &GuestLinks, mac: Mac, lower: IfName) -> Result<StandbySpec, Failure> {
         let pool = self.pool_of(links, mac);
         let nothing = pool.is_some_and(|pool| pool.multicast() == MulticastPolicy::Nothing);
         // The domain does not run when this is asked for: one that is in the way is of an earlier life.
-        let spec = StandbySpec {
+        Ok(StandbySpec {
             name: mac.standby_name(),
             mac,
             lower,
-            vlan,
+            passthru: false,
+            vlan: None,
             // Until it is known what the guest wants.
             allmulticast: !nothing,
             mtu: self.mtu(links, mac)?,
             replace: true,
-        };
+        })
+    }
+
+    pub(crate) async fn make(&self, spec: StandbySpec) -> Result<Outcome, Failure> {
         self.netlink.make_standby(&spec).await.map_err(failure)?;
-        self.standby(mac).await
+        self.standby(spec.mac).await
     }
 
     async fn prepare_vf(&self, links: &GuestLinks, lease: &Lease, vlan: Option<u16>) -> Result<Outcome, Failure> {
@@ -349,10 +384,7 @@ impl Adapters {
         let config = VfConfig {
             mac: gives_mac.then(|| lease.mac.octets()),
             vlan: ours.then(|| vlan.unwrap_or(0)),
-            trust: pool.as_ref().and_then(|pool| pool.trust),
-            spoofchk: pool.as_ref().and_then(|pool| pool.spoofchk),
-            min_tx_mbps: pool.as_ref().and_then(|pool| pool.min_tx_rate),
-            max_tx_mbps: pool.as_ref().and_then(|pool| pool.max_tx_rate),
+            ..of_pool(pool.as_ref())
         };
         self.netlink
             .set_vf(&lease.vf.pf, lease.vf.index, &config)
@@ -499,12 +531,24 @@ impl Adapters {
         Ok(Outcome::Done)
     }
 
-    async fn repair_xml(&self, links: &GuestLinks) -> Result<Outcome, Failure> {
+    async fn repair_xml(&self, links: &GuestLinks, sources: Vec<(Mac, IfName)>) -> Result<Outcome, Failure> {
         self.libvirt
             .set_source_peer(links.id, self.me.clone())
             .await
             .map_err(failure)?;
+        self.repair_persistent(links.id, sources).await?;
         Ok(Outcome::Done)
+    }
+}
+
+/// What a pool sets on each of its VFs.
+pub(crate) fn of_pool(pool: Option<&Pool>) -> VfConfig {
+    VfConfig {
+        trust: pool.and_then(|pool| pool.trust),
+        spoofchk: pool.and_then(|pool| pool.spoofchk),
+        min_tx_mbps: pool.and_then(|pool| pool.min_tx_rate),
+        max_tx_mbps: pool.and_then(|pool| pool.max_tx_rate),
+        ..VfConfig::default()
     }
 }
 

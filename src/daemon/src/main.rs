@@ -3,7 +3,9 @@
 mod adapters;
 mod api;
 mod crash;
+mod indirect;
 mod logging;
+mod lowers;
 mod path_adapter;
 mod pools;
 mod reservations;

@@ -210,6 +210,7 @@ impl Daemon {
             tokio::spawn(api::peer::serve(Arc::clone(&shared), requests));
             server
         });
+        shared.adapters.name_pfs().await;
         let follow = tokio::spawn(follow(Arc::clone(&shared), events));
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -282,6 +283,15 @@ async fn adopt(shared: &Arc<Shared>) {
         match shared.adapters.libvirt.spec(id).await {
             Ok(Some(spec)) => {
                 info!(domain = name, domain_uuid = %id, "{name}: found running");
+                let spec = match shared.adapters.resolved(spec.clone()).await {
+                    Ok(spec) => spec,
+                    // It runs all the same, and is guarded: a PF of that name has no VF to give to it.
+                    Err(failure) => {
+                        let reason = failure.reason;
+                        warn!(domain = name, domain_uuid = %id, reason, "{name}: {reason}");
+                        spec
+                    }
+                };
                 shared.task_or_start(Record::new(spec, Stage::Running), false);
             }
             Ok(None) => {}

@@ -10,7 +10,7 @@ use crate::timeline::Recorder;
 use hybond_core::Millis;
 use hybond_core::guest::{Action, Answer, Event, Failure, Guest, Outcome, Record, Request, Stage, Token};
 use hybond_core::ids::Mac;
-use hybond_core::spec::DomainSpec;
+use hybond_core::spec::{DomainSpec, Flavor};
 use hybond_domxml::AgentChannel;
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
 use hybond_libvirt::Scope;
@@ -56,6 +56,8 @@ struct Task {
     agent: Option<GuestHandle>,
     /// The agent's port, as QEMU's events name it.
     agent_port: Option<String>,
+    /// Where the NICs are in the guest.
+    slots: Vec<hybond_domxml::Slots>,
     waiters: HashMap<Token, oneshot::Sender<Answer>>,
     recorder: Recorder,
     /// The record as it is on stable storage.
@@ -81,6 +83,7 @@ pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<M
             link,
             agent: None,
             agent_port: None,
+            slots: Vec::new(),
             waiters: HashMap::new(),
             recorder,
             kept: None,
@@ -104,7 +107,7 @@ impl Task {
         }
         let mut in_flight: Option<InFlight> = None;
         let (_unused, mut reports) = mpsc::channel(1);
-        let mut finding: Option<Pin<Box<dyn Future<Output = Option<AgentChannel>> + Send>>> = None;
+        let mut finding: Option<Pin<Box<dyn Future<Output = Option<Inside>> + Send>>> = None;
         loop {
             // While one is under way, only answers are given.
             if let Some(action) = self.next().await {
@@ -124,13 +127,14 @@ impl Task {
                 },
                 Some(event) = monitor.recv() => {
                     if matches!(event, LinkEvent::Connected(_)) {
-                        finding = Some(Box::pin(find_agent(Arc::clone(&self.shared), self.guest.id())));
+                        finding = Some(Box::pin(look_inside(Arc::clone(&self.shared), self.guest.id())));
                     }
                     self.monitor(event);
                 }
-                channel = async { finding.as_mut().expect("guarded").await }, if finding.is_some() => {
+                found = async { finding.as_mut().expect("guarded").await }, if finding.is_some() => {
                     finding = None;
-                    if let Some(AgentChannel { path, alias }) = channel {
+                    if let Some(Inside { agent: AgentChannel { path, alias }, slots }) = found {
+                        self.slots = slots;
                         let macs = self.guest.record().spec.pairs.iter().map(|pair| pair.mac).collect();
                         let (handle, events) = GuestLink::spawn(path, macs);
                         self.agent = Some(handle);
@@ -188,6 +192,8 @@ impl Task {
         let counted = || format!("{}-{}", request_kind(request), self.now());
         let (kind, id) = match request {
             Request::Prepare(_) if matches!(self.guest.record().stage, Stage::Incoming { .. }) => return,
+            // Of the start that hook `prepare` has begun.
+            Request::Place(_) => return,
             Request::Receive(_, migration) => ("migration-in", migration.to_string()),
             Request::Drain(migration) => {
                 if self.recorder.open().is_some_and(|run| run.id == migration.as_str()) {
@@ -386,6 +392,7 @@ impl Task {
         debug!(?action, "begins");
         if let Some(phase) = action.phase() {
             let detail = match action {
+                Action::MakeStandby { vf: Some(lease), .. } => Some(lease.vf.id.to_string()),
                 Action::MakeStandby { pf, .. } => Some(pf.to_string()),
                 Action::AskDrain { peer, .. } => Some(peer.to_string()),
                 action => action.vf().map(ToString::to_string),
@@ -619,9 +626,13 @@ impl Task {
                     ActivePath::Standby
                 }
             });
+            let slots = self.slots.iter().find(|slots| slots.mac == pair.mac);
+            // A pair of another flavor has a root port as well, and never a VF behind it.
+            let primary = slots.filter(|_| pair.flavor == Flavor::Hybrid);
             PairStatus {
                 mac: pair.mac,
                 pool: pair.pool.clone(),
+                flavor: pair.flavor,
                 policy: pair.policy,
                 active,
                 vf: has.lease.as_ref().map(|lease| lease.vf.id.clone()),
@@ -630,6 +641,8 @@ impl Task {
                 degraded: self.guest.degraded(pair.mac).map(str::to_owned),
                 drained: has.held_back.is_some(),
                 since_ms: self.since.get(&pair.mac).map(|(_, at)| *at),
+                primary_slot: primary.and_then(|slots| slots.primary.clone()),
+                standby_slot: slots.and_then(|slots| slots.standby.clone()),
             }
         });
         let status = DomainStatus {
@@ -649,7 +662,7 @@ impl Task {
 
 fn request_kind(request: &Request) -> &'static str {
     match request {
-        Request::Prepare(_) | Request::Restore(_) => "start",
+        Request::Prepare(_) | Request::Place(_) | Request::Restore(_) => "start",
         Request::Receive(..) => "migration-in",
         Request::Drain(_) => "migration-out",
         Request::HoldBack => "drain",
@@ -658,14 +671,31 @@ fn request_kind(request: &Request) -> &'static str {
     }
 }
 
-/// The agent's channel. libvirt chooses its socket, with the domain's number in it.
-async fn find_agent(shared: Arc<Shared>, id: hybond_core::ids::DomainId) -> Option<AgentChannel> {
+/// What the running domain's XML tells.
+struct Inside {
+    /// The agent's channel. libvirt chooses its socket, with the domain's number in it.
+    agent: AgentChannel,
+    /// Where the NICs are in the guest.
+    slots: Vec<hybond_domxml::Slots>,
+}
+
+/// Waits until libvirt has it all.
+async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId) -> Option<Inside> {
     const PAUSE: Duration = Duration::from_millis(500);
     const TRIES: u32 = 120;
     for _ in 0..TRIES {
         match shared.adapters.libvirt.domain_xml(id, Scope::Live).await {
             Ok(Some(xml)) => match hybond_domxml::agent_channel(&xml) {
-                Ok(Some(channel)) => return Some(channel),
+                Ok(Some(agent)) => {
+                    let slots = hybond_domxml::slots(&xml).unwrap_or_else(|error| {
+                        debug!(
+                            error = chain(&error),
+                            "the domain's XML does not say where its NICs are"
+                        );
+                        Vec::new()
+                    });
+                    return Some(Inside { agent, slots });
+                }
                 Ok(None) => debug!("the domain's XML has no path for the agent's channel yet"),
                 Err(error) => debug!(error = chain(&error), "the domain's XML cannot be read"),
             },

@@ -6,7 +6,7 @@ use crate::document::{child, children, devices, document, domain_document, inter
 use crate::error::XmlError;
 use crate::metadata::{Metadata, PairMetadata, prefixed};
 use crate::pcie::{check_machine, free_slots};
-use crate::read::{domain_id, is_agent_channel, is_virtio, qmp_path, standby_kind};
+use crate::read::{domain_id, is_agent_channel, is_virtio, qmp_path, standby_kind, standby_of};
 use crate::splice::{Edit, apply, escape_attribute};
 use hybond_core::ids::{DomainId, Mac};
 use hybond_core::spec::{PairSpec, StandbyKind};
@@ -24,7 +24,8 @@ pub(crate) const CONNECTION: [&str; 5] = ["source", "target", "virtualport", "vl
 /// Makes an inactive domain XML hybond's: metadata, standby, the agent's port, a monitor and a root port for each
 /// pair's primary. A pair of a domain that has pairs already is added, or replaced where the MAC is the same.
 ///
-/// A pair of [`StandbyKind::Direct`] keeps its interface (its `source` is not looked at: it is what the XML says); one
+/// A pair of [`StandbyKind::Direct`] or [`StandbyKind::Network`] keeps its interface, whatever of the two it is in the XML
+/// (its `source` is not looked at: it is what the XML says); one
 /// of [`StandbyKind::Ethernet`] becomes `<interface type='ethernet'>`, and what it was is kept in the metadata for
 /// [`disable`].
 ///
@@ -37,19 +38,24 @@ pub fn enable(xml: &str, pairs: &[PairSpec]) -> Result<String, XmlError> {
     };
     // Taking all of it away and starting afresh is what keeps a second `enable` from being a second implementation.
     let plain = disable(xml)?;
+    // Each stays where it was: its root port's slot is the primary's address in the guest.
     let mut all = kept_pairs(&plain, &before, pairs)?;
-    all.extend_from_slice(pairs);
+    all.extend(
+        pairs
+            .iter()
+            .filter(|new| !before.pairs.iter().any(|old| old.mac == new.mac))
+            .cloned(),
+    );
     enable_fresh(&plain, &all, Some(before))
 }
 
-/// The pairs that a domain had and `pairs` does not name.
+/// The pairs that a domain had, with those that `pairs` names as they are there.
 fn kept_pairs(plain: &str, before: &Metadata, pairs: &[PairSpec]) -> Result<Vec<PairSpec>, XmlError> {
     let document = domain_document(plain)?;
-    let others = before
-        .pairs
-        .iter()
-        .filter(|old| !pairs.iter().any(|p| p.mac == old.mac));
     let spec = |old: &PairMetadata| {
+        if let Some(new) = pairs.iter().find(|new| new.mac == old.mac) {
+            return Ok(new.clone());
+        }
         let standby = match &old.original {
             Some(_) => StandbyKind::Ethernet,
             None => standby_kind(interface(&document, old.mac)?, old.mac)?,
@@ -57,13 +63,14 @@ fn kept_pairs(plain: &str, before: &Metadata, pairs: &[PairSpec]) -> Result<Vec<
         Ok(PairSpec {
             mac: old.mac,
             pool: old.pool.clone(),
+            flavor: old.flavor,
             policy: old.policy,
             vlan: old.vlan,
             mtu: None,
             standby,
         })
     };
-    others.map(spec).collect()
+    before.pairs.iter().map(spec).collect()
 }
 
 fn enable_fresh(xml: &str, pairs: &[PairSpec], before: Option<Metadata>) -> Result<String, XmlError> {
@@ -84,14 +91,16 @@ fn enable_fresh(xml: &str, pairs: &[PairSpec], before: Option<Metadata>) -> Resu
                 edits.push(Edit::replace(interface.range(), ethernet(text, pair.mac)?));
                 Some(text.to_owned())
             }
-            StandbyKind::Direct { .. } => {
-                check_direct(interface, pair.mac)?;
+            StandbyKind::Direct { .. } | StandbyKind::Network { .. } => {
+                check_kept(interface, pair.mac)?;
+                standby_of(interface, pair.mac, pair.flavor)?;
                 None
             }
         };
         metadata.pairs.push(PairMetadata {
             mac: pair.mac,
             pool: pair.pool.clone(),
+            flavor: pair.flavor,
             policy: pair.policy,
             vlan: pair.vlan,
             original,
@@ -124,14 +133,31 @@ fn check_interface(interface: Node<'_, '_>, mac: Mac) -> Result<(), XmlError> {
     Ok(())
 }
 
-fn check_direct(interface: Node<'_, '_>, mac: Mac) -> Result<(), XmlError> {
-    let dev = child(interface, "source").and_then(|s| s.attribute("dev"));
-    if interface.attribute("type") == Some("direct") && dev.is_some() {
+/// Of type 'direct', or of a libvirt network: what libvirt makes a macvtap of.
+fn check_kept(interface: Node<'_, '_>, mac: Mac) -> Result<(), XmlError> {
+    let source = |attribute| child(interface, "source").and_then(|s| s.attribute(attribute));
+    let kept = match interface.attribute("type") {
+        Some("direct") => source("dev"),
+        Some("network") => source("network"),
+        _ => None,
+    };
+    let port = child(interface, "virtualport").and_then(|port| port.attribute("type"));
+    if let Some(port) = port.filter(|port| matches!(*port, "openvswitch" | "midonet")) {
+        return Err(XmlError::Interface {
+            mac,
+            problem: format!(
+                "cannot be kept: its <virtualport type='{port}'> is of a bridge, and a standby is on a PF"
+            ),
+        });
+    }
+    if kept.is_some() {
         return Ok(());
     }
     Err(XmlError::Interface {
         mac,
-        problem: "cannot be kept: it is not of type 'direct' with a <source dev=…>".to_owned(),
+        problem: "cannot be kept: it is neither of type 'direct' with a <source dev=…> nor of type 'network' with a \
+                  <source network=…>"
+            .to_owned(),
     })
 }
 

@@ -7,8 +7,8 @@
 //! | who | uses |
 //! |---|---|
 //! | hook | [`mentions_hybond`], [`parse`], [`set_sources`] |
-//! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`agent_channel`], [`qmp_path`] |
-//! | hybondctl | [`parse`], [`enable`], [`disable`] |
+//! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`change_pairs`], [`agent_channel`], [`slots`](fn@slots), [`qmp_path`] |
+//! | hybondctl | [`parse`], [`give_macs`], [`enable`], [`disable`] |
 //!
 //! # What stands in a domain
 //! ```xml
@@ -30,6 +30,7 @@ mod metadata;
 mod numa;
 mod pcie;
 mod read;
+mod slots;
 mod splice;
 
 pub use disable::disable;
@@ -37,6 +38,7 @@ pub use enable::enable;
 pub use error::XmlError;
 pub use metadata::{PairChange, change_pairs, set_source_peer};
 pub use read::{AgentChannel, agent_channel, candidates, mentions_hybond, parse, qmp_path};
+pub use slots::{Slots, give_macs, slots};
 pub use splice::set_sources;
 
 /// Namespace of hybond's element in `<metadata>`.

@@ -5,7 +5,7 @@ use crate::error::{XmlError, cut};
 use crate::splice::{escape_attribute, escape_text};
 use crate::{NAMESPACE, PREFIX};
 use hybond_core::ids::{InvalidId, Mac, PeerAddr, PoolName};
-use hybond_core::spec::{MAX_PAIRS, Policy};
+use hybond_core::spec::{Flavor, MAX_PAIRS, Policy};
 use roxmltree::Node;
 use std::str::FromStr;
 
@@ -21,6 +21,7 @@ pub(crate) struct Metadata {
 pub(crate) struct PairMetadata {
     pub(crate) mac: Mac,
     pub(crate) pool: PoolName,
+    pub(crate) flavor: Flavor,
     pub(crate) policy: Policy,
     pub(crate) vlan: Option<u16>,
     /// The `<interface>` before [`crate::enable`] turned it into hybond's.
@@ -85,6 +86,9 @@ impl Metadata {
             let policy = policy_name(pair.policy);
             let pool = escape_attribute(pool.as_str());
             text += &format!("{indent}  <{tag}pair mac=\"{mac}\" pool=\"{pool}\" policy=\"{policy}\"");
+            if !pair.flavor.is_default() {
+                text += &format!(" flavor=\"{}\"", flavor_name(pair.flavor));
+            }
             if let Some(vlan) = pair.vlan {
                 text += &format!(" vlan=\"{vlan}\"");
             }
@@ -107,7 +111,7 @@ impl Metadata {
 
 impl PairMetadata {
     fn of_element(element: Node<'_, '_>) -> Result<Self, XmlError> {
-        only_attributes(element, &["mac", "pool", "policy", "vlan"])?;
+        only_attributes(element, &["mac", "pool", "flavor", "policy", "vlan"])?;
         let mut original = None;
         for child in element.children().filter(Node::is_element) {
             let same = child.tag_name().namespace() == element.tag_name().namespace();
@@ -120,10 +124,35 @@ impl PairMetadata {
         Ok(Self {
             mac: id(element, "mac")?,
             pool: id(element, "pool")?,
+            flavor: flavor(element)?,
             policy: policy(element)?,
             vlan: vlan(element)?,
             original,
         })
+    }
+}
+
+/// The word of a flavor in XML.
+fn flavor_name(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::Hybrid => "hybrid",
+        Flavor::Virtual => "virtual",
+        Flavor::Indirect => "indirect",
+    }
+}
+
+fn flavor(element: Node<'_, '_>) -> Result<Flavor, XmlError> {
+    match element.attribute("flavor") {
+        None => Ok(Flavor::default()),
+        Some("hybrid") => Ok(Flavor::Hybrid),
+        Some("virtual") => Ok(Flavor::Virtual),
+        Some("indirect") => Ok(Flavor::Indirect),
+        Some(value) => Err(invalid_value(
+            element,
+            "flavor",
+            value,
+            "'hybrid', 'virtual' or 'indirect'",
+        )),
     }
 }
 

@@ -75,7 +75,7 @@ fn argument_slot(value: &str) -> Option<u32> {
 }
 
 /// A number as libvirt's XML has it: `0x1e` or `30`.
-fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),

@@ -5,7 +5,7 @@ use crate::error::{XmlError, cut};
 use crate::metadata::{Metadata, PairMetadata};
 use crate::{AGENT_PORT, NAMESPACE};
 use hybond_core::ids::{DomainId, Mac};
-use hybond_core::spec::{DomainSpec, PairSpec, StandbyKind};
+use hybond_core::spec::{DomainSpec, Flavor, PairSpec, StandbyKind};
 use roxmltree::{Document, Node};
 use std::path::PathBuf;
 
@@ -46,11 +46,26 @@ fn pair_spec(document: &Document<'_>, pair: PairMetadata) -> Result<PairSpec, Xm
     Ok(PairSpec {
         mac: pair.mac,
         pool: pair.pool,
+        flavor: pair.flavor,
         policy: pair.policy,
         vlan: pair.vlan,
         mtu: mtu(interface, pair.mac)?,
-        standby: standby_kind(interface, pair.mac)?,
+        standby: standby_of(interface, pair.mac, pair.flavor)?,
     })
+}
+
+/// The standby of a pair of this flavor.
+pub(crate) fn standby_of(interface: Node<'_, '_>, mac: Mac, flavor: Flavor) -> Result<StandbyKind, XmlError> {
+    let kind = standby_kind(interface, mac)?;
+    if flavor == Flavor::Indirect && kind != StandbyKind::Ethernet {
+        let problem = "is kept as it was and of flavor 'indirect', whose macvtap hybond makes over the VF; run \
+                       'hybondctl enable' without --keep-interface, or with another flavor";
+        return Err(XmlError::Interface {
+            mac,
+            problem: problem.to_owned(),
+        });
+    }
+    Ok(kind)
 }
 
 /// `<mtu size=…/>`, which QEMU tells the guest.
@@ -83,15 +98,29 @@ pub(crate) fn standby_kind(interface: Node<'_, '_>, mac: Mac) -> Result<StandbyK
             Ok(StandbyKind::Ethernet)
         }
         "direct" => {
-            let dev = child(interface, "source").and_then(|s| s.attribute("dev"));
+            let source = child(interface, "source");
+            let dev = source.and_then(|s| s.attribute("dev"));
             let dev = dev.ok_or_else(|| wrong("is of type 'direct' and has no <source dev=…>".to_owned()))?;
-            let source = dev.parse().map_err(|source| XmlError::InvalidId {
+            let dev = dev.parse().map_err(|source| XmlError::InvalidId {
                 element: "source".to_owned(),
                 attribute: "dev",
                 source,
             })?;
-            Ok(StandbyKind::Direct { source })
+            // Of a running domain, libvirt shows an interface of a network as what it has made of it.
+            Ok(match source.and_then(|s| s.attribute("network")) {
+                Some(_) => StandbyKind::Network { source: Some(dev) },
+                None => StandbyKind::Direct { source: dev },
+            })
         }
+        "network" => match child(interface, "source").and_then(|s| s.attribute("network")) {
+            Some(_) => Ok(StandbyKind::Network { source: None }),
+            None => Err(wrong("is of type 'network' and has no <source network=…>".to_owned())),
+        },
+        other if child(interface, "source").is_some_and(|s| s.has_attribute("network")) => Err(wrong(format!(
+            "is on a libvirt network that gives it no PF (libvirt made it of type '{}'); the network needs <forward \
+             mode='bridge'> with the PFs of the pool, each as <interface dev=…/>",
+            cut(other)
+        ))),
         other => Err(wrong(format!(
             "is of type '{}', which cannot be a standby; 'hybondctl enable' makes it one of type 'ethernet'",
             cut(other)

@@ -50,29 +50,47 @@ pub(crate) fn apply(xml: &str, mut edits: Vec<Edit>) -> Result<String, XmlError>
     Ok(text)
 }
 
-/// Writes new lower devices into `<interface type='direct'>`: the value of `<source dev=…>` and no other byte.
+/// Writes new lower devices into the interfaces that libvirt makes macvtaps of. Of `<interface type='direct'>` the value
+/// of `<source dev=…>` changes and no other byte. One of `type='network'` becomes `type='direct'`, for nothing else names
+/// a PF: its type and its `<source>` change.
 ///
 /// # Errors
-/// No such interface, one of another type, or one without `<source dev=…>`.
+/// No such interface, one of another type, or one without `<source dev=…>` or `<source network=…>`.
 pub fn set_sources(xml: &str, sources: &[(Mac, IfName)]) -> Result<String, XmlError> {
     let document = domain_document(xml)?;
     let mut edits: Vec<Edit> = Vec::new();
-    for (i, (mac, source)) in sources.iter().enumerate() {
+    for (i, (mac, name)) in sources.iter().enumerate() {
         if sources.iter().take(i).any(|(earlier, _)| earlier == mac) {
             return Err(XmlError::DuplicatePair { mac: *mac });
         }
         let interface = interface(&document, *mac)?;
-        let kind = interface.attribute("type").unwrap_or_default();
-        if kind != "direct" {
-            let problem = format!("is of type '{kind}'; only of type 'direct' has a <source dev=…> to set");
-            return Err(XmlError::Interface { mac: *mac, problem });
+        let wrong = |problem| XmlError::Interface { mac: *mac, problem };
+        let kind = interface.attribute_node("type");
+        let source = child(interface, "source");
+        match (kind, kind.map(|kind| kind.value())) {
+            (_, Some("direct")) => {
+                let dev = source.and_then(|s| s.attribute_node("dev"));
+                let dev = dev.ok_or_else(|| wrong("is of type 'direct' and has no <source dev=…>".to_owned()))?;
+                edits.push(Edit::value(dev, name.as_str()));
+            }
+            (Some(kind), Some("network")) => {
+                let source = source.filter(|s| s.has_attribute("network"));
+                let source =
+                    source.ok_or_else(|| wrong("is of type 'network' and has no <source network=…>".to_owned()))?;
+                edits.push(Edit::value(kind, "direct"));
+                let name = escape_attribute(name.as_str());
+                // The mode of a network is not in the domain's XML; `bridge` is what lets the standby reach its neighbours.
+                edits.push(Edit::replace(
+                    source.range(),
+                    format!("<source dev='{name}' mode='bridge'/>"),
+                ));
+            }
+            (_, other) => {
+                let other = other.unwrap_or_default();
+                let only = "only of type 'direct' or 'network' has a <source> to set";
+                return Err(wrong(format!("is of type '{other}'; {only}")));
+            }
         }
-        let dev = child(interface, "source").and_then(|s| s.attribute_node("dev"));
-        let dev = dev.ok_or_else(|| XmlError::Interface {
-            mac: *mac,
-            problem: "is of type 'direct' and has no <source dev=…>".to_owned(),
-        })?;
-        edits.push(Edit::value(dev, source.as_str()));
     }
     apply(xml, edits)
 }

@@ -3,20 +3,26 @@
 mod common;
 
 use common::{PLAIN, mac};
-use hybond_core::spec::{PairSpec, Policy, StandbyKind};
-use hybond_domxml::{PairChange, XmlError, change_pairs, disable, enable, parse, set_source_peer, set_sources};
+use hybond_core::spec::{Flavor, PairSpec, Policy, StandbyKind};
+use hybond_domxml::{
+    PairChange, XmlError, change_pairs, disable, enable, give_macs, parse, set_source_peer, set_sources, slots,
+};
 use proptest::prelude::*;
 
 fn pair(n: u8) -> PairSpec {
     PairSpec {
-        mac: mac(n),
-        pool: "10GE".parse().expect("a pool"),
-        policy: Policy::Prefer,
-        vlan: None,
         // The first interface of PLAIN says so.
         mtu: (n == 1).then_some(9000),
-        standby: StandbyKind::Ethernet,
+        ..PairSpec::new(mac(n), "10GE".parse().expect("a pool"))
     }
+}
+
+/// PLAIN with its first interface on a libvirt network, as people have them.
+fn of_network() -> String {
+    PLAIN.replace("type='direct' trust", "type='network' trust").replace(
+        "<source dev='enp1s0f0' mode='bridge'/>",
+        "<source network='lan' portgroup='web'/>\n      <virtualport type='802.1Qbh'>\n        <parameters profileid='web'/>\n      </virtualport>",
+    )
 }
 
 fn direct(n: u8) -> PairSpec {
@@ -47,12 +53,79 @@ fn lower_devices_are_found_whatever_the_xml_looks_like() {
 }
 
 #[test]
+fn an_interface_of_a_network_is_put_on_its_pf_and_keeps_everything_else() {
+    let plain = of_network();
+    let sources = [(mac(1), "pf1".parse().expect("a name"))];
+    let changed = set_sources(&plain, &sources).expect("it is on a network");
+    let expected = plain.replace("type='network' trust", "type='direct' trust").replace(
+        "<source network='lan' portgroup='web'/>",
+        "<source dev='pf1' mode='bridge'/>",
+    );
+    assert_eq!(changed, expected);
+    assert!(changed.contains("trustGuestRxFilters='yes'") && changed.contains("<parameters profileid='web'/>"));
+    // As libvirt shows it while the domain runs.
+    let live = expected.replace(
+        "<source dev='pf1' mode='bridge'/>",
+        "<source network='lan' portid='2df6bd17-8644-403a-93fe-4201eba435a8' dev='pf0' mode='private'/>",
+    );
+    let changed = set_sources(&live, &sources).expect("it is of type 'direct' now");
+    assert_eq!(changed, live.replace("dev='pf0'", "dev='pf1'"));
+}
+
+#[test]
+fn an_interface_that_is_kept_stays_byte_for_byte() {
+    for plain in [PLAIN.to_owned(), of_network()] {
+        let xml = enable(&plain, &[direct(1)]).expect("possible");
+        let start = plain.find("' trustGuestRxFilters").expect("one");
+        let end = start + plain[start..].find("</interface>").expect("one");
+        assert!(xml.contains(&plain[start..end]), "{xml}");
+        assert_eq!(disable(&xml).expect("enabled"), plain);
+    }
+    let spec = parse(&enable(&of_network(), &[direct(1)]).expect("possible")).expect("readable");
+    assert_eq!(
+        spec.expect("hybond's").pairs[0].standby,
+        StandbyKind::Network { source: None }
+    );
+}
+
+#[test]
+fn a_flavor_is_written_and_read() {
+    for flavor in [Flavor::Virtual, Flavor::Indirect] {
+        let wanted = PairSpec { flavor, ..pair(1) };
+        let xml = enable(PLAIN, &[wanted.clone(), pair(2)]).expect("possible");
+        let spec = parse(&xml).expect("readable").expect("hybond's");
+        assert_eq!(spec.pairs, [wanted, pair(2)], "flavors can be mixed");
+        assert_eq!(xml.matches(" flavor=").count(), 1, "what is usual is not written");
+    }
+    let required = PairSpec {
+        flavor: Flavor::Indirect,
+        policy: Policy::Require,
+        ..pair(1)
+    };
+    let xml = enable(PLAIN, &[required]).expect("possible");
+    let prefer = [(mac(1), PairChange::Policy(Policy::Prefer))];
+    let changed = change_pairs(&xml, &prefer).expect("possible").expect("another policy");
+    assert!(
+        changed.contains("flavor=\"indirect\""),
+        "another policy leaves it alone: {changed}"
+    );
+    let kept = PairSpec {
+        flavor: Flavor::Indirect,
+        ..direct(1)
+    };
+    let error = enable(PLAIN, &[kept])
+        .expect_err("libvirt makes its macvtap")
+        .to_string();
+    assert!(error.contains("without --keep-interface"), "{error}");
+}
+
+#[test]
 fn lower_devices_that_are_not_there_are_named() {
     let name = "pf1".parse().expect("a name");
-    for (n, expected) in [
-        (2, "is of type 'network'"),
-        (9, "no <interface> with the MAC 52:54:00:aa:00:09"),
-    ] {
+    let bridge = PLAIN.replace("type='direct'", "type='bridge'");
+    let error = set_sources(&bridge, &[(mac(1), Clone::clone(&name))]).expect_err("no macvtap");
+    assert!(error.to_string().contains("is of type 'bridge'"), "{error}");
+    for (n, expected) in [(9, "no <interface> with the MAC 52:54:00:aa:00:09")] {
         let error = set_sources(PLAIN, &[(mac(n), Clone::clone(&name))])
             .expect_err("not direct")
             .to_string();
@@ -154,7 +227,8 @@ fn a_pair_is_added_and_changed_by_enabling_again() {
     let both = enable(&both, std::slice::from_ref(&changed)).expect("possible");
     assert_eq!(
         parse(&both).expect("readable").expect("hybond's").pairs,
-        [pair(2), changed]
+        [changed, pair(2)],
+        "the root ports of both stay where they are"
     );
     assert_eq!(both.matches("pcie-root-port,id=hbrp").count(), 2);
     assert_eq!(both.matches("id=hybond-qmp").count(), 1);
@@ -208,6 +282,51 @@ fn root_ports_take_slots_that_nothing_has() {
     let full = PLAIN.replace("</devices>", &format!("{crowd}</devices>"));
     let error = enable(&full, &[pair(1)]).expect_err("full").to_string();
     assert!(error.contains("bus 0 has no free slot"), "{error}");
+}
+
+#[test]
+fn nothing_of_libvirts_gets_the_slot_of_a_root_port_of_hybonds() {
+    let enabled = enable(PLAIN, &[pair(1), pair(2)]).expect("possible");
+    // Root ports that libvirt may hand out: one with an address, one that gets its address when the domain is defined, from
+    // the other end of the bus (qemuDomainPCIAddressReserveNextAddr).
+    let ports = "<controller type='pci' index='7' model='pcie-root-port'>\n      <address type='pci' domain='0x0000' bus='0x00' slot='0x1c' function='0x0'/>\n    </controller>\n    <controller type='pci' index='8' model='pcie-root-port'/>\n    ";
+    let with_ports = PLAIN.replacen("<!-- <interface", &format!("{ports}<!-- <interface"), 1);
+    let beside = enable(&with_ports, &[pair(1), pair(2)]).expect("possible");
+    let found = slots(&beside).expect("readable");
+    let primaries: Vec<_> = found.iter().filter_map(|slots| slots.primary.as_deref()).collect();
+    assert_eq!(
+        primaries,
+        ["00:18.0/00.0", "00:17.0/00.0"],
+        "1c is libvirt's here, 19 a device's"
+    );
+    // Enabled first, and the port added later: enabling again makes room.
+    let later = enabled.replacen("<!-- <interface", &format!("{ports}<!-- <interface"), 1);
+    let again = enable(&later, &[pair(1)]).expect("possible");
+    assert_eq!(slots(&again).expect("readable"), found);
+}
+
+#[test]
+fn both_nics_of_each_pair_are_found_in_the_guest() {
+    let enabled = enable(PLAIN, &[pair(1), pair(2)]).expect("possible");
+    let [first, second] = &slots(&enabled).expect("readable")[..] else {
+        panic!("two pairs")
+    };
+    assert_eq!(first.standby.as_deref(), Some("00:02.0/00.0"), "behind libvirt's pci.1");
+    assert_eq!(first.primary.as_deref(), Some("00:1c.0/00.0"));
+    assert_eq!(
+        (second.standby.as_deref(), second.primary.as_deref()),
+        (None, Some("00:18.0/00.0"))
+    );
+    assert_eq!(slots(PLAIN).expect("readable"), []);
+}
+
+#[test]
+fn an_interface_without_a_mac_gets_one_that_nobody_has() {
+    let nameless = PLAIN.replace("<mac address='52:54:00:AA:00:01'/>\n      ", "");
+    let mut draws = [[0xaa, 0, 2], [0xaa, 0, 1]].into_iter();
+    let named = give_macs(&nameless, || draws.next().expect("two draws are enough")).expect("possible");
+    assert_eq!(named, PLAIN.replace("AA:00:01'/>", "aa:00:01'/>"));
+    assert_eq!(give_macs(PLAIN, || panic!("each has one")).expect("possible"), PLAIN);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PLAIN, mac};
-use hybond_core::spec::{Policy, StandbyKind};
+use hybond_core::spec::{Flavor, Policy, StandbyKind};
 use hybond_domxml::{XmlError, agent_channel, candidates, parse, qmp_path};
 use proptest::prelude::*;
 
@@ -84,6 +84,42 @@ fn pairs_pools_and_the_peer_are_read() {
     assert_eq!((second.policy, second.vlan), (Policy::Require, Some(42)));
     let source = "enp1s0f1".parse().expect("an interface name");
     assert_eq!(second.standby, StandbyKind::Direct { source });
+}
+
+#[test]
+fn what_a_network_has_chosen_is_read_from_the_running_domain() {
+    let of = |source: &str, kind: &str| {
+        let interface = format!(
+            "<interface type='{kind}'><mac address='52:54:00:aa:00:01'/><source {source}/><model type='virtio'/></interface>"
+        );
+        let pair = "<hybond:pair mac='52:54:00:aa:00:01' pool='p'/>";
+        parse(&domain(&hybond(pair), &interface)).map(|spec| spec.expect("hybond's").pairs[0].standby.clone())
+    };
+    let inactive = of("network='lan'", "network").expect("valid");
+    assert_eq!(inactive, StandbyKind::Network { source: None });
+    let live = of("network='lan' portid='1' dev='pf1' mode='bridge'", "direct").expect("valid");
+    let source = Some("pf1".parse().expect("a name"));
+    assert_eq!(live, StandbyKind::Network { source });
+    let nat = of("network='default' bridge='virbr0'", "bridge")
+        .expect_err("no macvtap")
+        .to_string();
+    assert!(nat.contains("<forward mode='bridge'>"), "{nat}");
+}
+
+#[test]
+fn a_pair_that_is_never_to_have_its_vf_is_virtual_until_that_is_set_otherwise() {
+    let pair = "<hybond:pair mac='52:54:00:aa:00:01' pool='p' policy='never'/>";
+    let spec = parse(&domain(&hybond(pair), ETHERNET))
+        .expect("valid")
+        .expect("hybond's");
+    assert_eq!(
+        (spec.pairs[0].flavor, spec.pairs[0].policy),
+        (Flavor::Hybrid, Policy::Never)
+    );
+    assert_eq!(spec.pairs[0].flavor(), Flavor::Virtual);
+    assert!(
+        error_of(&pair.replace("policy='never'", "flavor='direct'"), ETHERNET).contains("'flavor' of <hybond:pair>")
+    );
 }
 
 #[test]

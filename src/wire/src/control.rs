@@ -4,7 +4,7 @@ use crate::agent::Path;
 use crate::inventory::VfRow;
 use crate::peer::{Fit, Held, PairFit};
 use hybond_core::ids::{DomainId, IfName, Mac, PeerAddr, PoolName, VfId};
-use hybond_core::spec::Policy;
+use hybond_core::spec::{Flavor, Policy};
 use serde::{Deserialize, Serialize};
 
 /// Where the daemon listens. Root and the group `hybond`.
@@ -188,6 +188,9 @@ pub struct PairStatus {
     pub mac: Mac,
     /// Its pool.
     pub pool: PoolName,
+    /// Its flavor.
+    #[serde(default)]
+    pub flavor: Flavor,
     /// Its policy.
     pub policy: Policy,
     /// Which path carries the traffic, as the guest says; `None` without an agent.
@@ -205,6 +208,12 @@ pub struct PairStatus {
     pub drained: bool,
     /// Milliseconds since the epoch at which the active path last changed.
     pub since_ms: Option<u64>,
+    /// Where the VF is in the guest when it is plugged, as `lspci -P` there prints it: `00:1c.0/00.0`.
+    #[serde(default)]
+    pub primary_slot: Option<String>,
+    /// Where the standby is in the guest.
+    #[serde(default)]
+    pub standby_slot: Option<String>,
 }
 
 /// A pool of this host.

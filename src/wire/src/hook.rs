@@ -36,7 +36,7 @@ pub enum Operation {
     Restore,
     /// `prepare begin`: a start, or the destination of a migration after `migrate`.
     Prepare,
-    /// `start begin`.
+    /// `start begin`, for domains with interfaces of libvirt networks, whose PFs are known by then.
     Start,
     /// `started begin`: QEMU runs, the guest perhaps not yet.
     Started,
@@ -54,7 +54,7 @@ pub enum Operation {
 pub enum Response {
     /// Go on.
     Proceed {
-        /// New lower devices for `<interface type='direct'>`. Empty where the XML is right as it is.
+        /// New lower devices for interfaces that libvirt makes macvtaps of. Empty where the XML is right as it is.
         #[serde(default)]
         sources: Vec<SourceEdit>,
     },

@@ -120,6 +120,25 @@ impl Host {
         drop(run("ip", args));
     }
 
+    /// Whether this kernel can make VLAN sub-interfaces, by other means than those under test.
+    ///
+    /// # Panics
+    /// Without iproute2.
+    #[must_use]
+    pub fn has_8021q(&self) -> bool {
+        let add = ["link", "add", "link", "pf", "name", "probe", "type", "vlan", "id", "9"];
+        let made = Command::new("ip")
+            .args(add)
+            .output()
+            .expect("iproute2")
+            .status
+            .success();
+        if made {
+            self.ip("link del probe");
+        }
+        made
+    }
+
     /// Names of all devices but `lo`, as iproute2 sees them, sorted.
     #[must_use]
     pub fn devices(&self) -> Vec<String> {
@@ -160,6 +179,7 @@ pub fn standby() -> StandbySpec {
         mac: mac(),
         lower: name("pf"),
         vlan: None,
+        passthru: false,
         allmulticast: false,
         mtu: None,
         replace: false,

@@ -32,6 +32,7 @@ async fn standby_of(host: &Host, mac: Mac) -> Port {
         name: mac.standby_name(),
         mac,
         lower: name("nic0"),
+        passthru: false,
         vlan: None,
         allmulticast: false,
         mtu: None,

@@ -4,16 +4,6 @@
 use hybond_netlink::{Change, Error, StandbySpec};
 use hybond_test_netns::{Host, mac, name, on_a_host, standby};
 
-/// Whether this kernel can make VLAN sub-interfaces, by other means than those under test.
-fn has_8021q() -> bool {
-    std::process::Command::new("ip")
-        .args(["link", "add", "link", "pf", "name", "probe", "type", "vlan", "id", "9"])
-        .output()
-        .expect("iproute2")
-        .status
-        .success()
-}
-
 fn tagged(vlan: u16) -> StandbySpec {
     StandbySpec {
         vlan: Some(vlan),
@@ -25,7 +15,7 @@ fn tagged(vlan: u16) -> StandbySpec {
 fn a_tagged_standby_is_over_a_sub_interface_that_goes_with_it() {
     on_a_host(|host| async move {
         let before = host.devices();
-        if !has_8021q() {
+        if !host.has_8021q() {
             let refusal = host.netlink.make_standby(&tagged(7)).await.expect_err("no 8021q");
             assert_eq!(
                 refusal.to_string(),
@@ -34,7 +24,6 @@ fn a_tagged_standby_is_over_a_sub_interface_that_goes_with_it() {
             assert_eq!(host.devices(), before);
             return;
         }
-        host.ip("link del probe");
         with_8021q(&host, &before).await;
     });
 }

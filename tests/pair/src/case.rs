@@ -41,6 +41,10 @@ pub struct Case {
     pub policy: u8,
     /// Every other pair has a standby that libvirt makes.
     pub direct: bool,
+    /// Those are of a libvirt network, which chooses the PF.
+    pub network: bool,
+    /// 0: all hybrid, 1: all indirect whose standby is hybond's, 2: all virtual, 3: mixed.
+    pub flavor: u8,
     /// Steps before the calm.
     pub steps: u32,
     /// What goes wrong.
@@ -58,14 +62,17 @@ impl Case {
             vfs: 4,
             policy: 0,
             direct: false,
+            network: false,
+            flavor: 0,
             steps: 800,
             faults: Faults::default(),
         }
     }
 
-    fn numbers(&self) -> [u64; 16] {
+    fn numbers(&self) -> [u64; 18] {
         let f = &self.faults;
         let (domains, pairs, vfs, policy) = (self.domains, self.pairs, self.vfs, self.policy);
+        let flavor = self.flavor;
         [
             self.seed,
             domains.into(),
@@ -83,6 +90,8 @@ impl Case {
             f.disk,
             f.deaf,
             f.disobey,
+            self.network.into(),
+            flavor.into(),
         ]
     }
 }
@@ -98,7 +107,11 @@ impl FromStr for Case {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Result<Vec<u64>, _> = text.split(',').map(|n| n.trim().parse()).collect();
-        let numbers = numbers.map_err(|error| format!("{text:?}: {error}"))?;
+        let mut numbers = numbers.map_err(|error| format!("{text:?}: {error}"))?;
+        if numbers.len() == 16 {
+            // Written down before there were networks and flavors.
+            numbers.extend([0, 0]);
+        }
         let [
             seed,
             domains,
@@ -116,9 +129,11 @@ impl FromStr for Case {
             disk,
             deaf,
             disobey,
+            network,
+            flavor,
         ] = numbers[..]
         else {
-            return Err(format!("{text:?} are not 16 numbers"));
+            return Err(format!("{text:?} are not 18 numbers"));
         };
         let faults = Faults {
             crash,
@@ -138,6 +153,8 @@ impl FromStr for Case {
             vfs: vfs as u8,
             policy: policy as u8,
             direct: direct != 0,
+            network: network != 0,
+            flavor: flavor as u8,
             steps: steps as u32,
             faults,
         })

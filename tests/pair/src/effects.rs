@@ -5,8 +5,8 @@ use crate::plant::Plant;
 use crate::world::World;
 use hybond_core::Millis;
 use hybond_core::guest::{Action, Event, Failure, MigrationSeen, Outcome, StandbySeen};
-use hybond_core::ids::{DomainId, Mac};
-use hybond_core::paths::Multicast;
+use hybond_core::ids::{DomainId, Mac, VfId};
+use hybond_core::paths::{Multicast, StandbyMode};
 use hybond_core::pool::Lease;
 
 const NO_MONITOR: &str = "QEMU's monitor is not connected";
@@ -39,11 +39,20 @@ impl World {
                 let reason = String::new();
                 Ok(Outcome::NoVf { reason, pf })
             }
-            Action::MakeStandby { mac, pf, .. } => {
+            Action::MakeStandby { mac, pf, vf, .. } => {
                 if at.machine.qemu.contains_key(&id) {
                     self.violate(format!("the standby of {id} is replaced under its QEMU"));
                 }
-                let seen = StandbySeen::made(pf.clone(), false);
+                let vf = vf.as_ref().map(|lease| lease.vf.id.clone());
+                if let Some(vf) = &vf {
+                    self.check_below(host, *mac, vf);
+                }
+                let mode = match vf {
+                    Some(_) => StandbyMode::Passthru,
+                    None => StandbyMode::Bridge,
+                };
+                let made = StandbySeen::made(pf.clone(), false);
+                let seen = StandbySeen { vf, mode, ..made };
                 self.hosts[host].machine.standby.insert(*mac, seen.clone());
                 Ok(Outcome::Standby(seen))
             }
@@ -83,6 +92,11 @@ impl World {
                 Ok(Outcome::Done)
             }
             Action::PrepareVf { lease, .. } => {
+                let below = at.machine.qemu.contains_key(&id) && at.machine.is_below_standby(&lease.vf.id);
+                if below {
+                    self.violate(format!("{} is bound anew under the standby of {id}", lease.vf.id));
+                }
+                let at = &mut self.hosts[host];
                 at.machine.dressed.insert(lease.vf.id.clone(), lease.mac);
                 Ok(Outcome::Done)
             }
@@ -97,10 +111,13 @@ impl World {
                 if plugged.is_some_and(|nic| nic.plugged.is_some()) {
                     self.violate(format!("the VF of {id} is reset while it is plugged"));
                 }
+                if self.hosts[host].machine.is_below_standby(&lease.vf.id) {
+                    self.violate(format!("the VF of {id} is reset under its standby"));
+                }
                 self.hosts[host].machine.dressed.remove(&lease.vf.id);
                 Ok(Outcome::Done)
             }
-            Action::RepairXml => {
+            Action::RepairXml { .. } => {
                 let spec = self.domains.get_mut(&id).ok_or_else(|| failure("no such domain"))?;
                 spec.source_peer = format!("host{host}").parse().ok();
                 Ok(Outcome::Done)
@@ -140,6 +157,22 @@ impl World {
         Ok(Outcome::Standby(StandbySeen { up, ..standby.clone() }))
     }
 
+    /// A VF goes below a standby: it has the pair's MAC, and nobody else has the VF.
+    fn check_below(&mut self, host: usize, mac: Mac, vf: &VfId) {
+        let machine = &self.hosts[host].machine;
+        let dressed = machine.dressed.get(vf) == Some(&mac);
+        let mut others = machine.standby.iter().filter(|(other, _)| **other != mac);
+        let shared = others.any(|(_, standby)| standby.vf.as_ref() == Some(vf));
+        let mut nics = machine.qemu.values().flat_map(|qemu| qemu.nics.values());
+        let plugged = nics.any(|nic| nic.plugged.as_ref() == Some(vf));
+        if !dressed {
+            self.violate(format!("the standby of {mac} is put over {vf}, which has not its MAC"));
+        }
+        if shared || plugged {
+            self.violate(format!("the standby of {mac} is put over {vf}, which is in use"));
+        }
+    }
+
     fn plug(&mut self, host: usize, id: DomainId, lease: &Lease) -> Result<Outcome, Failure> {
         let ready_at = Some(self.now + self.dice.between(50, 3_000));
         let machine = &mut self.hosts[host].machine;
@@ -149,6 +182,7 @@ impl World {
         let held = machine.qemu.iter().any(|(other, qemu)| {
             other != &id && qemu.nics.values().any(|nic| nic.plugged.as_ref() == Some(&lease.vf.id))
         });
+        let held = held || machine.is_below_standby(&lease.vf.id);
         let Some(qemu) = machine.qemu.get_mut(&id) else {
             return Err(failure("no QEMU"));
         };

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use hybond_core::paths::StandbyMode;
-use hybond_core::spec::Policy;
+use hybond_core::spec::Flavor;
 use std::collections::BTreeMap;
 
 /// After every step.
@@ -52,6 +52,16 @@ fn broken(world: &World) -> Option<String> {
                 if let Some((vf, holder)) = holder.filter(|(_, holder)| *holder != Some(&(*id, *mac))) {
                     return Some(format!("{vf} is plugged into {id}, and leased to {holder:?}"));
                 }
+            }
+        }
+        // 3, of VFs below standbys.
+        for (mac, standby) in &machine.standby {
+            let Some(vf) = &standby.vf else { continue };
+            let holder = holders.get(vf).map(|(_, of)| *of);
+            if holder != Some(*mac) {
+                return Some(format!(
+                    "the standby of {mac} is over {vf}, which is leased to {holder:?}"
+                ));
             }
         }
         // 3, of the pool: what a record names is nobody else's.
@@ -116,15 +126,15 @@ pub fn restless(world: &World) -> Option<String> {
                     return Some(format!("pair {} of {id} has no standby on host{n}", pair.mac));
                 }
                 if let Some(standby) = host.machine.standby.get(&pair.mac) {
-                    let mode = if on_primary {
-                        StandbyMode::Vepa
-                    } else {
-                        StandbyMode::Bridge
+                    let mode = match &standby.vf {
+                        Some(_) => StandbyMode::Passthru,
+                        None if on_primary => StandbyMode::Vepa,
+                        None => StandbyMode::Bridge,
                     };
                     if standby.mode != mode {
                         return Some(format!("the standby of {id} is in mode {:?} on host{n}", standby.mode));
                     }
-                    let at_rest = on_primary || has.lease.is_none();
+                    let at_rest = on_primary || has.lease.is_none() || standby.vf.is_some();
                     if at_rest && standby.multicast != nic.wants() {
                         return Some(format!("the standby of {id} takes {:?} on host{n}", standby.multicast));
                     }
@@ -136,14 +146,32 @@ pub fn restless(world: &World) -> Option<String> {
                     .flatten()
                     .filter(|vf| Some(&vf.pf) == has.pf.as_ref());
                 let free = of_pf.any(|vf| daemon.book.holder(&vf.id).is_none());
-                let wanted = pair.policy != Policy::Never && has.held_back.is_none();
+                let indirect = pair.flavor() == Flavor::Indirect;
+                let wanted = pair.flavor() == Flavor::Hybrid && has.held_back.is_none();
+                let below = host
+                    .machine
+                    .standby
+                    .get(&pair.mac)
+                    .and_then(|standby| standby.vf.as_ref());
+                if indirect && below != has.lease.as_ref().map(|lease| &lease.vf.id) {
+                    return Some(format!(
+                        "pair {} of {id} is over {below:?} on host{n}: {record:?}",
+                        pair.mac
+                    ));
+                }
+                if indirect && below.is_none() && guest.degraded(pair.mac).is_none() {
+                    return Some(format!(
+                        "pair {} of {id} does not say that it is on a PF on host{n}",
+                        pair.mac
+                    ));
+                }
                 if wanted && (free || has.lease.is_some()) && !on_primary {
                     return Some(format!(
                         "pair {} of {id} is not on a VF on host{n}: {record:?}",
                         pair.mac
                     ));
                 }
-                if !wanted && (has.lease.is_some() || nic.plugged.is_some()) {
+                if !wanted && (has.lease.is_some() && !indirect || nic.plugged.is_some()) {
                     return Some(format!("pair {} of {id} has a VF on host{n}: {record:?}", pair.mac));
                 }
             }
@@ -154,7 +182,7 @@ pub fn restless(world: &World) -> Option<String> {
                 let nic = qemu.nics.get(mac);
                 nic.is_some_and(|nic| nic.plugged.as_ref() == Some(vf))
             };
-            if !host.machine.qemu.values().any(plugged) {
+            if !host.machine.qemu.values().any(plugged) && !host.machine.is_below_standby(vf) {
                 return Some(format!("{vf} of host{n} still has the MAC {mac}"));
             }
         }

@@ -18,6 +18,7 @@ pub(crate) enum Hook {
     Migrate,
     Restore,
     Prepare,
+    Start,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,13 @@ impl Operation {
 impl World {
     pub(crate) fn operation(&mut self, id: DomainId, kind: Kind) {
         let (step, until, had) = (Step::Launch, self.now, Vec::new());
-        let pairs = self.domains[&id].pairs.clone();
+        let mut pairs = self.domains[&id].pairs.clone();
+        for pair in &mut pairs {
+            // What a network has chosen is in the running domain's XML only.
+            if let StandbyKind::Network { source } = &mut pair.standby {
+                *source = None;
+            }
+        }
         let operation = Operation {
             kind,
             step,
@@ -101,6 +108,11 @@ impl World {
             Some(_) => Hook::Restore,
             None => Hook::Prepare,
         };
+        let networked = &self.networked;
+        if let Some(operation) = self.operations.get_mut(&id).filter(|_| hook == Hook::Prepare) {
+            let of_network = operation.pairs.iter_mut().filter(|pair| networked.contains(&pair.mac));
+            of_network.for_each(|pair| pair.standby = StandbyKind::Network { source: None });
+        }
         self.call_hook(host, id, hook);
     }
 
@@ -143,6 +155,7 @@ impl World {
                 self.hosts[host].machine.active.entry(id).or_insert(Job::None);
                 Request::Prepare(spec)
             }
+            Hook::Start => Request::Place(spec),
         };
         if !self.ask(host, id, request, Waiter::Hook { id, hook }) {
             self.fail(id);
@@ -184,13 +197,18 @@ impl World {
             Hook::Restore => self.call_hook(host, id, Hook::Prepare),
             Hook::Prepare => {
                 self.check_standbys(host, id, &operation.pairs);
-                self.step_to(id, Step::Launch, 10, 300);
+                if self.place(id) {
+                    self.call_hook(host, id, Hook::Start);
+                } else {
+                    self.step_to(id, Step::Launch, 10, 300);
+                }
             }
+            Hook::Start => self.step_to(id, Step::Launch, 10, 300),
         }
     }
 
     fn edit(&mut self, id: DomainId, hook: Hook, edits: Vec<(Mac, IfName)>) {
-        if hook == Hook::Prepare && !edits.is_empty() {
+        if matches!(hook, Hook::Prepare | Hook::Start) && !edits.is_empty() {
             self.violate(format!(
                 "{id} is prepared with another XML, which libvirt does not take"
             ));
@@ -204,6 +222,22 @@ impl World {
                 pair.standby = StandbyKind::Direct { source };
             }
         }
+    }
+
+    /// libvirt's networks choose PFs, which their interfaces keep until the domain stops. Whether there are any.
+    fn place(&mut self, id: DomainId) -> bool {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return false;
+        };
+        let mut any = false;
+        for pair in &mut operation.pairs {
+            if let StandbyKind::Network { source } = &mut pair.standby {
+                any = true;
+                let chosen = format!("pf{}", self.dice.pick(2));
+                *source = Some(chosen.parse().expect("pf"));
+            }
+        }
+        any
     }
 
     fn check_standbys(&mut self, host: usize, id: DomainId, pairs: &[PairSpec]) {
@@ -220,7 +254,7 @@ impl World {
             return;
         };
         for pair in &operation.pairs {
-            if let StandbyKind::Direct { source } = &pair.standby {
+            if let Some(source) = pair.standby.source() {
                 let direct = &mut self.hosts[host].machine.direct;
                 direct.insert(pair.mac, StandbySeen::made(source.clone(), false));
             }

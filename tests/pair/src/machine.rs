@@ -121,6 +121,12 @@ impl Machine {
         self.standby.get(&mac).or_else(|| self.direct.get(&mac))
     }
 
+    /// Some standby is over the VF.
+    #[must_use]
+    pub fn is_below_standby(&self, vf: &VfId) -> bool {
+        self.standby.values().any(|standby| standby.vf.as_ref() == Some(vf))
+    }
+
     /// QEMU ends, and with it the macvtaps that libvirt has made for it.
     pub fn end_qemu(&mut self, id: DomainId) {
         let Some(qemu) = self.qemu.remove(&id) else { return };

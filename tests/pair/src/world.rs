@@ -13,7 +13,7 @@ use hybond_core::guest::{Guest, MigrationSeen, Settings, Token};
 use hybond_core::ids::{DomainId, Mac, PoolName};
 use hybond_core::paths::{Paths, PoolPaths};
 use hybond_core::pool::Vf;
-use hybond_core::spec::{DomainSpec, PairSpec, Policy, StandbyKind};
+use hybond_core::spec::{DomainSpec, Flavor, PairSpec, Policy, StandbyKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -75,6 +75,8 @@ pub struct World {
     pub(crate) waiters: BTreeMap<(usize, Token), Waiter>,
     /// Lifecycle events that libvirt has yet to deliver: they are late, and in no order to its hooks.
     pub(crate) whispers: Vec<(Millis, usize, DomainId)>,
+    /// Pairs whose interface is one of a libvirt network in the persistent XML.
+    pub(crate) networked: BTreeSet<Mac>,
     /// Domains with a file to restore from, and where it is.
     pub(crate) saved: BTreeMap<DomainId, usize>,
     /// When an administrator last touched a domain.
@@ -107,18 +109,26 @@ fn vfs(host: usize, count: u8) -> Vec<Vf> {
 
 fn domain(n: u8, case: &Case, policy: impl Fn(u8) -> Policy) -> DomainSpec {
     let standby = |p: u8| match case.direct && (n + p) % 2 == 0 {
+        true if case.network => StandbyKind::Network { source: None },
         true => StandbyKind::Direct {
             source: format!("pf{}", n % 2).parse().expect("pf"),
         },
         false => StandbyKind::Ethernet,
     };
+    let flavors = [Flavor::Hybrid, Flavor::Indirect, Flavor::Virtual];
+    let flavor = |p: u8| match flavors.get(usize::from(case.flavor)) {
+        Some(flavor) => *flavor,
+        None => flavors[(case.seed as usize / 3 + usize::from(n + p)) % flavors.len()],
+    };
     let pair = |p: u8| PairSpec {
-        mac: Mac::from_octets([0x52, 0x54, 0, 0, p, n]).expect("mac"),
-        pool: pool(),
         policy: policy(p),
-        vlan: None,
-        mtu: None,
         standby: standby(p),
+        flavor: match (flavor(p), standby(p)) {
+            // Its macvtap is hybond's; `hybondctl enable` and the hook refuse another.
+            (Flavor::Indirect, StandbyKind::Direct { .. } | StandbyKind::Network { .. }) => Flavor::Hybrid,
+            (flavor, _) => flavor,
+        },
+        ..PairSpec::new(Mac::from_octets([0x52, 0x54, 0, 0, p, n]).expect("mac"), pool())
     };
     DomainSpec {
         id: DomainId::from_bytes([n; 16]),
@@ -159,11 +169,15 @@ impl World {
             operations: BTreeMap::new(),
             waiters: BTreeMap::new(),
             whispers: Vec::new(),
+            networked: BTreeSet::new(),
             saved: BTreeMap::new(),
             touched: BTreeMap::new(),
             peaceful: case.faults == Faults::default(),
             count: 0,
         };
+        let pairs = world.domains.values().flat_map(|spec| &spec.pairs);
+        let networked = pairs.filter(|pair| matches!(pair.standby, StandbyKind::Network { .. }));
+        world.networked = networked.map(|pair| pair.mac).collect();
         for id in world.ids() {
             world.start_domain(0, id);
         }

@@ -1,5 +1,6 @@
 //! Random schedules: whatever is lost, repeated, late or crashed, the invariants hold.
 
+use hybond_core::spec::Flavor;
 use hybond_test_pair::case::{Case, Faults};
 use hybond_test_pair::world::World;
 use proptest::prelude::*;
@@ -77,10 +78,12 @@ prop_compose! {
         vfs in 1u8..6,
         policy in 0u8..4,
         direct: bool,
+        network: bool,
+        flavor in prop_oneof![Just(0u8), 0u8..4],
         steps in 100u32..900,
         faults in faults(),
     ) -> Case {
-        Case { seed, domains, pairs, vfs, policy, direct, steps, faults }
+        Case { seed, domains, pairs, vfs, policy, direct, network, flavor, steps, faults }
     }
 }
 
@@ -104,6 +107,43 @@ proptest! {
         if let Err(why) = run(case) {
             return Err(TestCaseError::fail(format!("{why}; HYBOND_PAIR_CASE={case}")));
         }
+    }
+}
+
+#[test]
+fn without_faults_guests_of_every_flavor_migrate() {
+    for flavor in 1..4 {
+        let mut migrated = 0;
+        for seed in 0..20 {
+            let case = Case {
+                pairs: 2,
+                vfs: 8,
+                direct: seed % 2 == 0,
+                network: seed % 4 == 0,
+                flavor,
+                ..Case::peaceful(seed)
+            };
+            let world = run(case).unwrap_or_else(|why| panic!("case {case}: {why}"));
+            assert_eq!(world.tally.stayed, 0, "case {case}: {:?}", world.refusals);
+            let machines = world.hosts.iter().map(|host| &host.machine);
+            for (id, qemu) in machines.clone().flat_map(|machine| &machine.qemu) {
+                for pair in &world.domains[id].pairs {
+                    let over_vf = machines
+                        .clone()
+                        .any(|m| m.standby.get(&pair.mac).is_some_and(|s| s.vf.is_some()));
+                    let flavor = pair.flavor();
+                    let expected = (flavor == Flavor::Indirect, flavor == Flavor::Hybrid);
+                    let held_back = world.hosts.iter().any(|host| {
+                        let record = host.disk.get(id).and_then(|record| record.pairs.get(&pair.mac));
+                        record.is_some_and(|pair| pair.held_back.is_some())
+                    });
+                    let on_vf = qemu.nics[&pair.mac].on_primary || held_back && expected.1;
+                    assert_eq!((over_vf, on_vf), expected, "case {case}: pair {}", pair.mac);
+                }
+            }
+            migrated += world.tally.migrated;
+        }
+        assert!(migrated > 40, "flavor {flavor}: {migrated} migrations test nothing");
     }
 }
 

@@ -104,6 +104,7 @@ impl Side {
             vlan: None,
             allmulticast: true,
             mtu: None,
+            passthru: false,
             replace: false,
         };
         host.netlink.make_standby(&spec).await.expect("standby");

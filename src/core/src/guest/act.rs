@@ -16,6 +16,8 @@ pub struct Token(pub u64);
 pub enum Request {
     /// Hook `prepare`: libvirt starts the domain here, with this very XML.
     Prepare(DomainSpec),
+    /// Hook `start`: libvirt has chosen the PFs of standbys whose network says which there are. It can still be refused.
+    Place(DomainSpec),
     /// Hook `restore`: libvirt is about to start the domain here from a file, and still takes another XML.
     Restore(DomainSpec),
     /// Hook `migrate`: the domain is about to come here.
@@ -62,6 +64,8 @@ pub enum Action {
         pf: IfName,
         /// On this VLAN of it.
         vlan: Option<u16>,
+        /// Not on the PF itself, but in passthru mode over this VF of it, whose VLAN is in the hardware.
+        vf: Option<Lease>,
     },
     /// Set the macvtap of a pair up.
     RaiseStandby(Mac),
@@ -85,7 +89,7 @@ pub enum Action {
         /// This migration.
         migration: MigrationId,
     },
-    /// Give the VF its MAC, VLAN, trust, and to VFIO.
+    /// Give the VF its MAC, VLAN, trust, and to VFIO; one that stays the host's, to the host's driver.
     PrepareVf {
         /// VF and pair.
         lease: Lease,
@@ -109,7 +113,10 @@ pub enum Action {
     /// Have QEMU and the agent announce the guest's addresses.
     Announce,
     /// Put this host's peer address into the domain's metadata, and the persistent XML right.
-    RepairXml,
+    RepairXml {
+        /// The lower devices of standbys that libvirt makes, for where the persistent XML names none of this host's.
+        sources: Vec<(Mac, IfName)>,
+    },
     /// Put these policies into the domain's metadata, running and persistent.
     WritePolicies(BTreeMap<Mac, Policy>),
     /// Tell who asked.
@@ -163,7 +170,7 @@ impl Action {
             Self::Release(_) => "release",
             Self::RemoveStandby(_) => "remove-standby",
             Self::Announce => "announce",
-            Self::RepairXml => "repair-xml",
+            Self::RepairXml { .. } => "repair-xml",
             Self::WritePolicies(_) => "write-policy",
         })
     }
@@ -190,7 +197,7 @@ impl Action {
             | Self::ReadFilters
             | Self::AskDrain { .. }
             | Self::Announce
-            | Self::RepairXml
+            | Self::RepairXml { .. }
             | Self::WritePolicies(_)
             | Self::Answer { .. } => None,
         }

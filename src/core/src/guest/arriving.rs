@@ -87,33 +87,44 @@ impl Guest {
         }
         for pair in &self.record.spec.pairs {
             let mac = pair.mac;
-            let Some(pf) = self.record.pair(mac).pf else {
-                let ask = Ask {
-                    pool: pair.pool.clone(),
-                    domain: self.record.spec.id,
-                    mac,
-                    pf: self.pinned_pf(mac),
-                    numa_nodes: self.record.spec.numa_nodes.clone(),
-                };
-                let lease = self.record.wants_primary(mac);
-                return Some(if lease {
-                    Action::Lease(ask)
+            if self.record.is_unplaced(mac) && self.must_stay() {
+                // libvirt chooses after hook `prepare`, and says what in hook `start`.
+                continue;
+            }
+            let has = self.record.pair(mac);
+            let ask = || Ask {
+                pool: pair.pool.clone(),
+                domain: self.record.spec.id,
+                mac,
+                pf: self.pinned_pf(mac),
+                numa_nodes: self.record.spec.numa_nodes.clone(),
+            };
+            let Some(pf) = has.pf else {
+                return Some(if self.record.is_indirect(mac) || self.record.wants_primary(mac) {
+                    Action::Lease(ask())
                 } else {
-                    Action::ChoosePf(ask)
+                    Action::ChoosePf(ask())
                 });
             };
-            if self.record.owns_standby(mac)
-                && self
-                    .seen
-                    .standby
-                    .get(&mac)
-                    .is_none_or(|seen| seen.pf != pf || seen.vlan != pair.vlan)
-            {
-                let vlan = pair.vlan;
-                return Some(Action::MakeStandby { mac, pf, vlan });
+            if self.record.owns_standby(mac) && !self.is_in_place(mac, &pf) {
+                let (vf, vlan) = (self.record.vf_below(mac), pair.vlan);
+                return Some(match vf {
+                    Some(lease) if !self.seen.prepared.contains(&mac) => Action::PrepareVf { lease, vlan },
+                    vf => Action::MakeStandby { mac, pf, vlan, vf },
+                });
             }
         }
         None
+    }
+
+    /// The macvtap is on the PF and its VLAN, or on the VF, that it is to be on.
+    fn is_in_place(&self, mac: Mac, pf: &IfName) -> bool {
+        let vf = self.record.vf_below(mac).map(|lease| lease.vf.id);
+        let vlan = self.record.pair_spec(mac).and_then(|pair| pair.vlan);
+        // That of a VF is in the hardware.
+        let vlan = vlan.filter(|_| vf.is_none());
+        let seen = self.seen.standby.get(&mac);
+        seen.is_some_and(|seen| seen.pf == *pf && seen.vf == vf && seen.vlan == vlan)
     }
 
     /// Takes back what serves no pair of the domain any more.
@@ -127,11 +138,14 @@ impl Guest {
             };
             let dropped = self.record.pair_spec(mac).is_none();
             // Of an earlier stay whose standby is gone already; this time the pair is to have no VF, and asks for none.
-            let unwanted = lease.is_some() && self.record.pair(mac).pf.is_none() && !self.record.wants_primary(mac);
-            if !(misplaced || dropped || unwanted) || !self.may(Retry::Clean(mac), now) {
+            let takes = self.record.wants_primary(mac) || self.record.is_indirect(mac);
+            let unwanted = lease.is_some() && self.record.pair(mac).pf.is_none() && !takes;
+            // A VF that is plugged later is asked for again then; one below a standby would be used as it is.
+            let stale = self.confirm.contains(&mac) && self.record.vf_below(mac).is_some();
+            if !(misplaced || dropped || unwanted || stale) || !self.may(Retry::Clean(mac), now) {
                 continue;
             }
-            if dropped && self.has_standby(mac) {
+            if (dropped || stale) && self.has_standby(mac) {
                 return Some(Action::RemoveStandby(mac));
             }
             if let Some(lease) = lease {
@@ -144,20 +158,22 @@ impl Guest {
         None
     }
 
-    /// The PF that a standby is on whatever hybond may want: libvirt makes it, and takes no other XML any more.
+    /// A standby that libvirt makes is where it is: libvirt takes no other XML any more.
+    fn must_stay(&self) -> bool {
+        !self.rewritable && !matches!(self.record.stage, Stage::Incoming { .. })
+    }
+
+    /// The PF that a standby is on whatever hybond may want.
     pub(super) fn pinned_pf(&self, mac: Mac) -> Option<IfName> {
-        let free = self.rewritable || matches!(self.record.stage, Stage::Incoming { .. });
-        match &self.record.pair_spec(mac)?.standby {
-            StandbyKind::Direct { source } if !free => Some(source.clone()),
-            StandbyKind::Direct { .. } | StandbyKind::Ethernet => None,
-        }
+        let source = self.record.pair_spec(mac)?.standby.source();
+        source.filter(|_| self.must_stay()).cloned()
     }
 
     /// The lower devices of standbys that libvirt makes itself.
     pub(super) fn sources(&self) -> Vec<(Mac, IfName)> {
         let pairs = self.record.spec.pairs.iter();
-        let direct = pairs.filter(|pair| pair.standby != StandbyKind::Ethernet);
-        direct
+        let libvirts = pairs.filter(|pair| pair.standby != StandbyKind::Ethernet);
+        libvirts
             .filter_map(|pair| Some((pair.mac, self.record.pair(pair.mac).pf?)))
             .collect()
     }

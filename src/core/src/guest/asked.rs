@@ -6,7 +6,7 @@ use super::seen::DomainSeen;
 use super::{Guest, Retry};
 use crate::Millis;
 use crate::ids::{Mac, MigrationId};
-use crate::spec::{DomainSpec, Policy, StandbyKind};
+use crate::spec::{DomainSpec, Flavor, Policy, StandbyKind};
 use std::collections::BTreeSet;
 
 /// Somebody who waits for the present stage to do what it is there for.
@@ -31,6 +31,7 @@ impl Guest {
     pub(super) fn requested(&mut self, now: Millis, token: Token, request: Request) {
         match request {
             Request::Prepare(spec) => self.prepare(now, token, spec),
+            Request::Place(spec) => self.place(now, token, spec),
             Request::Restore(spec) => {
                 self.begin(now, spec, Stage::Starting);
                 self.rewritable = true;
@@ -45,7 +46,13 @@ impl Guest {
                         pair.held_back = None;
                     }
                     self.not_before.clear();
-                    self.degraded.clear();
+                    let lasting: Vec<Mac> = self
+                        .record
+                        .macs()
+                        .into_iter()
+                        .filter(|mac| self.lacks_vf(*mac))
+                        .collect();
+                    self.degraded.retain(|mac, _| lasting.contains(mac));
                     self.wait(token, For::Stage);
                 }
                 _ => self.refuse_stage(token),
@@ -70,12 +77,39 @@ impl Guest {
         self.wait(token, For::Stage);
     }
 
+    /// `start` follows `prepare`, and says where libvirt has put the standbys whose places it chooses itself.
+    fn place(&mut self, now: Millis, token: Token, spec: DomainSpec) {
+        let comes = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
+        if !comes || self.record.answered != Some(Hook::Prepare) {
+            return self.refuse(
+                token,
+                "libvirt starts the domain, and has not said so before; start it again",
+            );
+        }
+        for pair in &spec.pairs {
+            // The network that it is on now may not be what it was laid out for.
+            let moved = pair.standby.source().is_some()
+                && self
+                    .record
+                    .pair_spec(pair.mac)
+                    .is_some_and(|old| old.standby != pair.standby);
+            if let Some(has) = self.record.pairs.get_mut(&pair.mac).filter(|_| moved) {
+                has.pf = has.lease.as_ref().map(|lease| lease.vf.pf.clone());
+            }
+        }
+        self.record.set_spec(spec);
+        self.deadline = self.stage_ends(now);
+        self.give_up_look();
+        self.wait(token, For::Stage);
+    }
+
     /// The standbys that libvirt makes are where the hook was told to have them: it is that domain which comes now, and not
     /// a start of another XML after one that never came.
     fn is_as_told(&self, spec: &DomainSpec) -> bool {
         spec.pairs.iter().all(|pair| match &pair.standby {
-            StandbyKind::Direct { source } => self.record.pair(pair.mac).pf.as_ref() == Some(source),
             StandbyKind::Ethernet => true,
+            // One whose network still chooses has not been told.
+            told => told.source().is_some() && self.record.pair(pair.mac).pf.as_ref() == told.source(),
         })
     }
 
@@ -158,6 +192,18 @@ impl Guest {
         if let Some(mac) = macs.iter().find(|mac| self.record.pair_spec(**mac).is_none()) {
             return self.refuse(token, &format!("it has no pair {mac}"));
         }
+        if let Some(mac) = macs
+            .iter()
+            .find(|mac| policy == Policy::Never && self.record.is_indirect(**mac))
+        {
+            return self.refuse(
+                token,
+                &format!(
+                    "the VF of pair {mac} is below its standby, which cannot be moved under QEMU: 'hybondctl enable … --mac \
+                     {mac} --flavor virtual', and it is without a VF from its next start"
+                ),
+            );
+        }
         // Whether a VF is plugged is not known while the monitor is away.
         if policy == Policy::Never && macs.iter().any(|mac| self.record.pair(*mac).lease.is_some()) {
             self.answer_all(&Answer::Refused("the domain is being drained".to_owned()));
@@ -167,7 +213,10 @@ impl Guest {
             for mac in macs {
                 self.record.set_policy(mac, policy);
                 self.not_before.remove(&Retry::Lease(mac));
-                self.degraded.remove(&mac);
+                if !self.lacks_vf(mac) {
+                    self.degraded.remove(&mac);
+                }
+                self.note_lack(mac);
             }
             self.not_before.remove(&Retry::Write);
         }
@@ -177,7 +226,13 @@ impl Guest {
     /// The domain comes anew. What it may have left here serves again, but for a standby without a VF, which may be better
     /// placed now.
     fn begin(&mut self, now: Millis, spec: DomainSpec, stage: Stage) {
-        for mac in spec.pairs.iter().map(|pair| pair.mac) {
+        for new in &spec.pairs {
+            let mac = new.mac;
+            let changed = self.record.pair_spec(mac).is_some_and(|old| old != new);
+            if changed && new.flavor() == Flavor::Indirect {
+                // What was made for another VLAN or flavor is not what is asked for now.
+                self.confirm.insert(mac);
+            }
             let pair = self.record.pairs.entry(mac).or_default();
             pair.held_back = None;
             pair.pf = pair.lease.as_ref().map(|lease| lease.vf.pf.clone());

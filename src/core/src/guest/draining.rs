@@ -34,7 +34,12 @@ impl Guest {
                 return Err("the domain is not in an outgoing migration on this host".to_owned());
             }
         }
-        let leases = self.leases();
+        // A VF below a standby stays there: there is nothing of it to unplug, and the guest's traffic is on it.
+        let leases: Vec<Lease> = self
+            .leases()
+            .into_iter()
+            .filter(|lease| !self.record.is_indirect(lease.mac) || self.seen.plugged(lease.mac))
+            .collect();
         if let Some(mac) = qmp.plugged.iter().find(|mac| leases.iter().all(|l| l.mac != **mac)) {
             return Err(format!(
                 "pair {mac} has a primary plugged that no lease accounts for; unplug it with virsh \
@@ -86,8 +91,10 @@ impl Guest {
                     // Who has set the policy waits on: it is to be written down, too.
                     DrainReason::Never(macs) => macs.iter().for_each(|mac| self.record.set_policy(*mac, Policy::Never)),
                     DrainReason::Administrator | DrainReason::Migration(_) => {
-                        for pair in self.record.pairs.values_mut() {
-                            pair.held_back = Some(HeldBack::Drained);
+                        for mac in self.record.macs() {
+                            if !self.record.is_indirect(mac) {
+                                self.record.pairs.entry(mac).or_default().held_back = Some(HeldBack::Drained);
+                            }
                         }
                         self.answer_all(&Answer::Done(Vec::new()));
                     }

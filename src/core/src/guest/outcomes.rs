@@ -5,7 +5,7 @@ use super::record::Stage;
 use super::{Event, Guest, Retry, Unplugging};
 use crate::Millis;
 use crate::ids::{IfName, Mac};
-use crate::spec::Policy;
+use crate::spec::{Flavor, Policy};
 
 impl Guest {
     pub(super) fn succeeded(&mut self, now: Millis, action: &Action, outcome: Outcome) {
@@ -41,7 +41,9 @@ impl Guest {
             }
             (Action::MakeStandby { mac, .. } | Action::RaiseStandby(mac), Outcome::Standby(standby)) => {
                 self.seen.standby.insert(*mac, standby);
-                self.degraded.remove(mac);
+                if !self.lacks_vf(*mac) {
+                    self.degraded.remove(mac);
+                }
             }
             (Action::LowerStandby(mac) | Action::TuneStandby { mac, .. }, Outcome::Standby(standby)) => {
                 self.seen.standby.insert(*mac, standby);
@@ -95,7 +97,7 @@ impl Guest {
                 }
             }
             (Action::Announce, _) => self.record.arrived = false,
-            (Action::RepairXml, _) => self.record.xml_stale = false,
+            (Action::RepairXml { .. }, _) => self.record.xml_stale = false,
             (Action::WritePolicies(written), _) => self
                 .record
                 .unwritten
@@ -115,11 +117,32 @@ impl Guest {
         }
         for mac in self.record.macs() {
             let seen = self.seen.standby.get(&mac).map(|standby| standby.pf.clone());
-            let Some(pf) = seen.or_else(|| self.pinned_pf(mac)) else {
-                continue;
-            };
-            self.record.pairs.entry(mac).or_default().pf.get_or_insert(pf);
+            let pf = seen.or_else(|| self.pinned_pf(mac));
+            let pair = self.record.pairs.entry(mac).or_default();
+            if pair.pf.is_none() {
+                pair.pf = pf;
+            }
+            if pair.pf.is_none() && self.record.wants_primary(mac) {
+                let why = "libvirt has not said which PF its standby is on; start the domain again";
+                self.degraded.entry(mac).or_insert_with(|| why.to_owned());
+            }
+            self.note_lack(mac);
         }
+    }
+
+    /// Says of a standby of the wrong kind why it is so, where nothing better is known.
+    pub(super) fn note_lack(&mut self, mac: Mac) {
+        if let (Some(pf), true) = (self.record.pair(mac).pf, self.lacks_vf(mac)) {
+            let why = format!(
+                "it came here without a VF, and is on a bridge-mode macvtap of PF {pf} until its next start or migration"
+            );
+            self.degraded.entry(mac).or_insert(why);
+        }
+    }
+
+    /// It has a standby of the wrong kind, as there was no VF for it.
+    pub(super) fn lacks_vf(&self, mac: Mac) -> bool {
+        self.record.is_indirect(mac) && self.record.pair(mac).lease.is_none()
     }
 
     /// What happened during a look is younger than what was seen, or the same.
@@ -131,11 +154,17 @@ impl Guest {
 
     fn no_vf(&mut self, now: Millis, mac: Mac, reason: String, pf: Option<IfName>) {
         let policy = self.record.pair_spec(mac).map(|pair| pair.policy).unwrap_or_default();
-        if policy != Policy::Never {
-            self.degraded.insert(mac, reason.clone());
-        }
         let comes = self.comes();
         let pf = self.pinned_pf(mac).or(pf);
+        match (self.record.flavor(mac), &pf) {
+            (Some(Flavor::Hybrid), _) => drop(self.degraded.insert(mac, reason.clone())),
+            (Some(Flavor::Indirect), Some(pf)) => {
+                let why = format!("{reason}: it is on a bridge-mode macvtap of PF {pf}");
+                self.degraded.insert(mac, why);
+            }
+            _ => {}
+        }
+        let required = policy == Policy::Require && self.record.flavor(mac) != Some(Flavor::Virtual);
         let pair = self.record.pairs.entry(mac).or_default();
         pair.lease = None;
         self.confirm.remove(&mac);
@@ -143,12 +172,12 @@ impl Guest {
             self.later(Retry::Lease(mac), now);
             return;
         }
-        match (policy, pf) {
-            (Policy::Require, _) => {
+        match pf {
+            _ if required => {
                 self.leave(now, &format!("{reason}, and the policy of pair {mac} is \"require\""));
             }
-            (_, Some(pf)) => pair.pf = Some(pf),
-            (_, None) => self.leave(now, &reason),
+            Some(pf) => pair.pf = Some(pf),
+            None => self.leave(now, &reason),
         }
     }
 
@@ -165,7 +194,9 @@ impl Guest {
         match action {
             Action::Look { .. } => self.later(Retry::Look, now),
             Action::LookAtJob => self.later(Retry::Job, now),
-            Action::AskDrain { .. } | Action::MakeStandby { .. } | Action::ChoosePf(_) if comes => {
+            Action::AskDrain { .. } | Action::MakeStandby { .. } | Action::ChoosePf(_) | Action::PrepareVf { .. }
+                if comes =>
+            {
                 self.leave(now, &reason);
             }
             Action::Lease(_) if comes => self.leave(now, &reason),
@@ -201,7 +232,7 @@ impl Guest {
             Action::RemoveStandby(mac) => self.later(Retry::Clean(*mac), now),
             // Lost announcements cost the guest's neighbours a moment; the frames that the guest sends repair it.
             Action::Announce => self.record.arrived = false,
-            Action::RepairXml => self.later(Retry::Repair, now),
+            Action::RepairXml { .. } => self.later(Retry::Repair, now),
             Action::WritePolicies(_) => {
                 self.later(Retry::Write, now);
                 self.answer_policy(&Answer::Refused(format!(

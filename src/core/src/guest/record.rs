@@ -2,7 +2,7 @@
 
 use crate::ids::{IfName, Mac, MigrationId};
 use crate::pool::Lease;
-use crate::spec::{DomainSpec, PairSpec, Policy, StandbyKind};
+use crate::spec::{DomainSpec, Flavor, PairSpec, Policy, StandbyKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -162,9 +162,29 @@ impl Record {
         self.pairs.get(&mac).cloned().unwrap_or_default()
     }
 
+    /// `None` for what is no pair of the domain any more.
+    pub(super) fn flavor(&self, mac: Mac) -> Option<Flavor> {
+        self.pair_spec(mac).map(PairSpec::flavor)
+    }
+
+    pub(super) fn is_indirect(&self, mac: Mac) -> bool {
+        self.flavor(mac) == Some(Flavor::Indirect)
+    }
+
+    /// The guest is to have the VF itself.
     pub(super) fn wants_primary(&self, mac: Mac) -> bool {
-        let policy = self.pair_spec(mac).map(|pair| pair.policy);
-        policy.is_some_and(|policy| policy != Policy::Never) && self.pair(mac).held_back.is_none()
+        self.flavor(mac) == Some(Flavor::Hybrid) && self.pair(mac).held_back.is_none()
+    }
+
+    /// The VF that the pair's standby is to be over.
+    pub(super) fn vf_below(&self, mac: Mac) -> Option<Lease> {
+        self.is_indirect(mac).then(|| self.pair(mac).lease).flatten()
+    }
+
+    /// libvirt has yet to choose the PF of the standby.
+    pub(super) fn is_unplaced(&self, mac: Mac) -> bool {
+        let standby = self.pair_spec(mac).map(|pair| &pair.standby);
+        matches!(standby, Some(StandbyKind::Network { source: None }))
     }
 
     /// The standby is a macvtap of hybond's making, not of libvirt's.

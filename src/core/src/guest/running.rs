@@ -35,7 +35,8 @@ impl Guest {
             }
         }
         if self.record.xml_stale && self.may(Retry::Repair, now) {
-            return Some(Action::RepairXml);
+            let sources = self.sources();
+            return Some(Action::RepairXml { sources });
         }
         self.answer_plug();
         // After an answer, which is given at once.
@@ -50,6 +51,10 @@ impl Guest {
     fn upgrade(&mut self, now: Millis, mac: Mac) -> Option<Action> {
         let has = self.record.pair(mac);
         let wanted = self.record.wants_primary(mac);
+        if self.record.is_indirect(mac) && !self.seen.plugged(mac) {
+            // Its VF is below its standby, which cannot be moved under QEMU.
+            return None;
+        }
         if self.seen.plugged(mac) {
             // It was said to have failed, and has not.
             self.undo.remove(&mac);
@@ -57,6 +62,7 @@ impl Guest {
             let switch = wanted && self.seen.agent_pair(mac).as_ref().is_some_and(ready);
             return (switch && self.may(Retry::Failback(mac), now)).then_some(Action::Failback(mac));
         }
+        let pf = self.pinned_pf(mac).or(has.pf);
         match has.lease {
             Some(lease) if self.undo.contains(&mac) => {
                 self.may(Retry::Clean(mac), now).then_some(Action::ResetVf(lease))
@@ -67,12 +73,12 @@ impl Guest {
             }
             Some(lease) if !wanted => self.may(Retry::Clean(mac), now).then(|| self.give_back(lease)),
             Some(lease) if !self.confirm.contains(&mac) => self.plug(now, lease),
-            _ if wanted && self.may(Retry::Lease(mac), now) => Some(Action::Lease(Ask {
+            // The standby of a running guest stays where it is; while that is not known, no VF fits.
+            _ if wanted && pf.is_some() && self.may(Retry::Lease(mac), now) => Some(Action::Lease(Ask {
                 pool: self.record.pair_spec(mac)?.pool.clone(),
                 domain: self.record.spec.id,
                 mac,
-                // The standby of a running guest stays where it is.
-                pf: self.pinned_pf(mac).or(has.pf),
+                pf,
                 numa_nodes: self.record.spec.numa_nodes.clone(),
             })),
             _ => None,

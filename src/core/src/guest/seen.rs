@@ -1,7 +1,7 @@
 //! What is seen of a guest: from events, and from looking. Lost in a crash, and looked up again.
 
 use super::act::{Request, Token};
-use crate::ids::{IfName, Mac};
+use crate::ids::{IfName, Mac, VfId};
 use crate::paths::{Multicast, StandbyMode};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,11 +103,13 @@ pub struct AgentPair {
 /// A standby's macvtap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandbySeen {
-    /// The PF below it.
+    /// The PF below it, or that of the VF below it.
     pub pf: IfName,
+    /// The VF that it is over, in passthru mode.
+    pub vf: Option<VfId>,
     /// It is up: its address is in the PF's filter.
     pub up: bool,
-    /// The VLAN whose sub-interface of the PF it is over.
+    /// The VLAN whose sub-interface of the PF it is over. That of a VF below it is in the hardware.
     pub vlan: Option<u16>,
     /// How it stands beside the others of its PF.
     pub mode: StandbyMode,
@@ -121,6 +123,7 @@ impl StandbySeen {
     pub fn made(pf: IfName, up: bool) -> Self {
         Self {
             pf,
+            vf: None,
             up,
             vlan: None,
             mode: StandbyMode::Bridge,

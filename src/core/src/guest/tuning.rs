@@ -39,7 +39,9 @@ impl Guest {
         let multicast = self.wanted_multicast(mac)?;
         let mode = match self.seen.agent_pair(mac) {
             // Nobody can say that a VF is out of the guest while the monitor is away.
-            _ if self.seen.qmp.is_none() || seen.mode == StandbyMode::Other => seen.mode,
+            _ if self.seen.qmp.is_none() || matches!(seen.mode, StandbyMode::Passthru | StandbyMode::Other) => {
+                seen.mode
+            }
             _ if !self.seen.plugged(mac) => StandbyMode::Bridge,
             Some(pair) if pair.on_primary => StandbyMode::Vepa,
             Some(_) => StandbyMode::Bridge,
@@ -65,7 +67,7 @@ impl Guest {
     fn is_at_rest(&self, mac: Mac) -> bool {
         self.record.stage == Stage::Running
             && self.seen.qmp.is_some()
-            && (self.record.pair(mac).lease.is_none() || self.on_primary(mac))
+            && (self.record.pair(mac).lease.is_none() || self.on_primary(mac) || self.record.is_indirect(mac))
     }
 
     /// Its card delivers to one function only, and that is to be the VF.

@@ -7,7 +7,7 @@ use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_core::guest::Request as Ask;
 use hybond_core::ids::Mac;
-use hybond_core::spec::Policy;
+use hybond_core::spec::{Flavor, Policy};
 use hybond_domxml::PairChange;
 use hybond_wire::control::{ErrorKind, PairStatus, Response};
 use std::collections::BTreeSet;
@@ -138,8 +138,10 @@ fn outcome(pair: &PairStatus) -> String {
     };
     let on = match (&pair.vf, &pair.degraded) {
         (Some(vf), _) if pair.plugged => format!("on VF {vf}"),
+        (Some(vf), _) if pair.flavor == Flavor::Indirect => format!("over VF {vf}"),
         _ if pair.drained => "on its standby, as it was drained; 'hybondctl plug' gives it a VF".to_owned(),
         (_, Some(why)) => format!("on its standby for now: {why}"),
+        (_, None) if pair.flavor == Flavor::Virtual => "on its standby, as it is of flavor virtual".to_owned(),
         (_, None) => "on its standby".to_owned(),
     };
     format!("policy of {mac} is {policy}, {on}")

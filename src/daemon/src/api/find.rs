@@ -4,7 +4,7 @@ use super::control::{failed, not_found};
 use crate::adapters::chain;
 use crate::shared::{Shared, TaskHandle};
 use hybond_core::ids::DomainId;
-use hybond_core::spec::{DomainSpec, PairSpec};
+use hybond_core::spec::{DomainSpec, Flavor, PairSpec, Policy};
 use hybond_wire::control::{DomainStatus, ErrorKind, Response};
 use hybond_wire::peer::PairAsk;
 
@@ -48,7 +48,11 @@ fn asks(spec: &DomainSpec) -> Vec<PairAsk> {
     let ask = |pair: &PairSpec| PairAsk {
         mac: pair.mac,
         pool: pair.pool.clone(),
-        policy: pair.policy,
+        // Hosts ask each other for VFs, not for what is done with them.
+        policy: match pair.flavor() {
+            Flavor::Virtual => Policy::Never,
+            Flavor::Hybrid | Flavor::Indirect => pair.policy,
+        },
         numa_nodes: spec.numa_nodes.clone(),
     };
     spec.pairs.iter().map(ask).collect()

@@ -6,6 +6,7 @@ use crate::adapters::chain;
 use crate::shared::{Ended, Shared};
 use hybond_core::guest::{Answer, DomainSeen, Event, Record, Request as Ask, Stage};
 use hybond_core::ids::MigrationId;
+use hybond_core::spec::DomainSpec;
 use hybond_wire::hook::{LIMIT, Operation, Request, Response, SourceEdit, VERSION};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -69,29 +70,20 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
     match operation {
         Operation::Migrate => {
             let migration = migration_id();
-            ask(
-                shared,
-                Record::new(domain.clone(), Stage::Leaving),
-                Ask::Receive(domain, migration),
-            )
-            .await
+            ask(shared, domain.clone(), Ask::Receive(domain, migration)).await
         }
         Operation::Prepare => {
-            ask(
-                shared,
-                Record::new(domain.clone(), Stage::Leaving),
-                Ask::Prepare(domain),
-            )
-            .await
+            // No other XML is taken any more: what it names has to be there.
+            match shared.adapters.resolved(domain).await {
+                Ok(domain) => ask(shared, domain.clone(), Ask::Prepare(domain)).await,
+                Err(failure) => refuse(failure.reason),
+            }
         }
-        Operation::Restore => {
-            ask(
-                shared,
-                Record::new(domain.clone(), Stage::Leaving),
-                Ask::Restore(domain),
-            )
-            .await
-        }
+        Operation::Restore => ask(shared, domain.clone(), Ask::Restore(domain)).await,
+        Operation::Start => match shared.adapters.resolved(domain).await {
+            Ok(domain) => ask(shared, domain.clone(), Ask::Place(domain)).await,
+            Err(failure) => refuse(failure.reason),
+        },
         Operation::Started | Operation::Reconnect => {
             tell(shared, id, Event::LookAgain).await;
             proceed(Vec::new())
@@ -100,19 +92,25 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
             tell(shared, id, Event::Domain(DomainSeen::Absent)).await;
             proceed(Vec::new())
         }
-        Operation::Start | Operation::Stopped => proceed(Vec::new()),
+        Operation::Stopped => proceed(Vec::new()),
     }
 }
 
 /// Asks the guest's task, which is started where there is none; and again where it ends in this very moment.
-async fn ask(shared: &Arc<Shared>, record: Record, request: Ask) -> Response {
+async fn ask(shared: &Arc<Shared>, domain: DomainSpec, request: Ask) -> Response {
+    let record = Record::new(domain.clone(), Stage::Leaving);
     for _ in 0..3 {
         match shared
             .task_or_start(record.clone(), true)
             .ask(shared, request.clone())
             .await
         {
-            Ok(Answer::Done(sources)) => return proceed(sources),
+            Ok(Answer::Done(pfs)) => {
+                return match shared.adapters.names_in_xml(&domain, pfs).await {
+                    Ok(sources) => proceed(sources),
+                    Err(failure) => refuse(failure.reason),
+                };
+            }
             Ok(Answer::Refused(reason)) => return refuse(reason),
             Err(Ended) => shared.ended(record.spec.id),
         }

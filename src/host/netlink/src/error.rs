@@ -34,6 +34,18 @@ pub enum Error {
         /// What was tried.
         doing: String,
     },
+    /// Another device has the name.
+    #[error(
+        "{name} cannot be a further name of {wanted}: it is one of {holder} already; `ip link property del dev {holder} altname {name}` takes it away"
+    )]
+    NameTaken {
+        /// The name.
+        name: IfName,
+        /// Who has it.
+        holder: IfName,
+        /// Who was to have it.
+        wanted: IfName,
+    },
     /// No such device.
     #[error("there is no network device {name}")]
     NoLink {

@@ -7,6 +7,7 @@
 
 mod error;
 mod link;
+mod lower;
 mod multicast;
 mod node;
 mod request;
@@ -20,6 +21,7 @@ mod watch;
 
 pub use error::Error;
 pub use link::{Kind, Link};
+pub use lower::Lower;
 pub use request::{Netlink, TIMEOUT};
 pub use standby::{StandbyLink, StandbySpec, VlanBelow};
 pub use vf::{VfConfig, VfState};

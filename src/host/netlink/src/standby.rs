@@ -1,4 +1,5 @@
-//! Standbys: macvtaps in bridge mode, over a PF or over a VLAN sub-interface of it.
+//! Standbys: macvtaps in bridge mode, over a PF or over a VLAN sub-interface of it; or in passthru mode, over a VF's own
+//! device.
 //!
 //! A standby's link state is the switch: only while it is up is its address in the filter of the device below it
 //! (`macvlan_open()`), so it is made down.
@@ -17,8 +18,10 @@ pub struct StandbySpec {
     pub name: IfName,
     /// Its address.
     pub mac: Mac,
-    /// The device that it is over, usually a PF. Must be up.
+    /// The device that it is over, usually a PF. Must be up, unless it is for this standby alone.
     pub lower: IfName,
+    /// It has that device, a VF's, for itself: passthru mode.
+    pub passthru: bool,
     /// The VLAN, 1 to 4094; then it is over a sub-interface of `lower`, made where there is none.
     pub vlan: Option<u16>,
     /// Take every multicast frame, not only those of groups that are put on it.
@@ -27,6 +30,16 @@ pub struct StandbySpec {
     pub mtu: Option<u32>,
     /// Remove a macvtap of the same name first, if it differs.
     pub replace: bool,
+}
+
+impl StandbySpec {
+    /// The mode that it is made in.
+    fn mode(&self) -> StandbyMode {
+        match self.passthru {
+            true => StandbyMode::Passthru,
+            false => StandbyMode::Bridge,
+        }
+    }
 }
 
 /// A standby that is there.
@@ -109,10 +122,11 @@ impl Netlink {
     pub async fn make_standby(&self, spec: &StandbySpec) -> Result<Change> {
         let _changing = self.shared_lowers.lock().await;
         let lower = self.required(&spec.lower).await?;
-        if !lower.up {
+        if !lower.up && !spec.passthru {
             return Err(Error::LowerDown { lower: lower.name });
         }
-        if let Some(wanted) = spec.mtu.filter(|mtu| *mtu > lower.mtu) {
+        // A device that is for this standby alone is made to fit.
+        if let Some(wanted) = spec.mtu.filter(|mtu| *mtu > lower.mtu && !spec.passthru) {
             return Err(Error::LowerMtu {
                 mtu: lower.mtu,
                 lower: lower.name,
@@ -141,7 +155,7 @@ impl Netlink {
         if let Some(link) = self.link(&spec.name).await? {
             expect_macvtap(&link)?;
             let Some(differs) = self.difference(spec, over, &link).await? else {
-                let change = self.set_mode(&link, StandbyMode::Bridge).await?;
+                let change = self.set_mode(&link, spec.mode()).await?;
                 let change = change.or(self.set_allmulticast(&link, spec.allmulticast).await?);
                 let change = change.or(self.set_mtu(&link, spec.mtu.unwrap_or(link.mtu)).await?);
                 node::check(&link).await?;
@@ -156,11 +170,22 @@ impl Netlink {
                 self.release_vlan(below).await?;
             }
         }
+        if spec.passthru {
+            // It has the guest's address as well, and goes up with the standby.
+            self.keep_host_quiet(over).await?;
+            self.set_mtu(over, spec.mtu.unwrap_or(over.mtu)).await?;
+        }
         self.create(spec, over).await?;
         let link = self.required(&spec.name).await?;
         if let Err(error) = self.keep_host_quiet(&link).await {
             return Err(self.undo(&link, error).await);
         }
+        if spec.passthru {
+            if let Err(error) = self.give_address(&link, spec.mac).await {
+                return Err(self.undo(&link, error).await);
+            }
+        }
+        let link = self.required(&spec.name).await?;
         if let Some(error) = self.difference(spec, over, &link).await? {
             return Err(self.undo(&link, error).await);
         }
@@ -171,8 +196,11 @@ impl Netlink {
     }
 
     async fn create(&self, spec: &StandbySpec, over: &Link) -> Result<()> {
-        let mut builder =
-            LinkMacVtap::new(spec.name.as_str(), over.index, MacVtapMode::Bridge).address(spec.mac.octets().to_vec());
+        let mode = match spec.passthru {
+            true => MacVtapMode::Passthrough,
+            false => MacVtapMode::Bridge,
+        };
+        let mut builder = LinkMacVtap::new(spec.name.as_str(), over.index, mode).address(spec.mac.octets().to_vec());
         if spec.allmulticast {
             builder = builder.allmulticast(true);
         }
@@ -199,6 +227,19 @@ impl Netlink {
             }),
             _ => Err(error),
         }
+    }
+
+    /// A macvtap in passthru mode has begun with the address of the device below (`macvlan_common_newlink()`), whatever was
+    /// asked for; setting its own sets both.
+    async fn give_address(&self, link: &Link, mac: Mac) -> Result<()> {
+        if link.mac == Some(mac.octets()) {
+            return Ok(());
+        }
+        let change = rtnetlink::LinkUnspec::new_with_index(link.index)
+            .address(mac.octets().to_vec())
+            .build();
+        self.change_link(format!("give {} the address {mac}", link.name), change)
+            .await
     }
 
     /// Keeps the host's own IPv6 off a macvtap. When it goes up, the host would otherwise make itself a link-local address
@@ -233,10 +274,13 @@ impl Netlink {
         if link.mac != Some(spec.mac.octets()) {
             return differs(format!("address {}", text(link.mac)), spec.mac.to_string());
         }
+        let found = mode_of(link);
+        let fits = match spec.passthru {
+            true => found == StandbyMode::Passthru,
+            false => matches!(found, StandbyMode::Bridge | StandbyMode::Vepa),
+        };
         match &link.kind {
-            Kind::Macvtap { mode } if mode_named(mode) == StandbyMode::Other => {
-                differs(format!("mode {mode}"), StandbyMode::Bridge.as_str().to_owned())
-            }
+            Kind::Macvtap { mode } if !fits => differs(format!("mode {mode}"), spec.mode().as_str().to_owned()),
             _ => Ok(None),
         }
     }
@@ -248,6 +292,9 @@ impl Netlink {
     pub async fn set_standby_up(&self, name: &IfName, up: bool) -> Result<Change> {
         let link = self.required(name).await?;
         expect_macvtap(&link)?;
+        if up && is_passthru(&link) {
+            self.set_lower_up(&link, true).await?;
+        }
         if link.up == up {
             return Ok(Change::AlreadyThere);
         }
@@ -272,6 +319,15 @@ impl Netlink {
         })
     }
 
+    /// The device that is there for this standby alone.
+    async fn set_lower_up(&self, link: &Link, up: bool) -> Result<()> {
+        let Some(index) = link.lower else { return Ok(()) };
+        match self.link_at(index).await? {
+            Some(lower) if lower.up != up => self.set_link_up(&lower, up).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn mac_taken(&self, link: &Link, error: Error) -> Result<Error> {
         let links = self.links().await?;
         let below = links.iter().find(|other| Some(other.index) == link.lower);
@@ -294,7 +350,8 @@ impl Netlink {
         })
     }
 
-    /// Removes a standby, and the VLAN sub-interface below it if hybond made that and nothing else is over it.
+    /// Removes a standby, sets the VF down that was there for it alone, and removes the VLAN sub-interface below it if hybond
+    /// made that and nothing else is over it.
     ///
     /// # Errors
     /// [`Error::OtherKind`] if the name belongs to something that is no macvtap.
@@ -305,6 +362,9 @@ impl Netlink {
         };
         expect_macvtap(&link)?;
         let removed = self.remove(&link).await?;
+        if is_passthru(&link) {
+            self.set_lower_up(&link, false).await?;
+        }
         match link.lower {
             Some(below) => Ok(removed.or(self.release_vlan(below).await?)),
             None => Ok(removed),
@@ -331,13 +391,24 @@ pub(crate) fn expect_macvtap(link: &Link) -> Result<()> {
     }
 }
 
+fn is_passthru(link: &Link) -> bool {
+    mode_of(link) == StandbyMode::Passthru
+}
+
+fn mode_of(link: &Link) -> StandbyMode {
+    match &link.kind {
+        Kind::Macvtap { mode } => mode_named(mode),
+        _ => StandbyMode::Other,
+    }
+}
+
 fn is_standby_name(name: &IfName) -> bool {
     let digits = name.as_str().strip_prefix("hb").unwrap_or_default();
     digits.len() == 12 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn mode_named(word: &str) -> StandbyMode {
-    let mut known = [StandbyMode::Bridge, StandbyMode::Vepa].into_iter();
+    let mut known = [StandbyMode::Bridge, StandbyMode::Vepa, StandbyMode::Passthru].into_iter();
     known.find(|mode| mode.as_str() == word).unwrap_or(StandbyMode::Other)
 }
 
@@ -378,10 +449,7 @@ fn describe(link: &Link, below: &[Link]) -> Result<StandbyLink> {
         lower: lower.name.clone(),
         vlan,
         up: link.up,
-        mode: match &link.kind {
-            Kind::Macvtap { mode } => mode_named(mode),
-            _ => StandbyMode::Other,
-        },
+        mode: mode_of(link),
         multicast: if link.allmulticast {
             Multicast::Everything
         } else {

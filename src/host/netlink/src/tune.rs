@@ -24,7 +24,8 @@ impl Netlink {
         let (word, wanted) = match mode {
             StandbyMode::Bridge => (mode.as_str(), MacVtapMode::Bridge),
             StandbyMode::Vepa => (mode.as_str(), MacVtapMode::Vepa),
-            StandbyMode::Other => return Ok(Change::AlreadyThere),
+            // `macvlan_changelink()` refuses to change to it or from it.
+            StandbyMode::Passthru | StandbyMode::Other => return Ok(Change::AlreadyThere),
         };
         if mode_of(&link.kind) == word {
             return Ok(Change::AlreadyThere);

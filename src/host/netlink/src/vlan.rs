@@ -123,8 +123,13 @@ impl Netlink {
     }
 }
 
+/// hybond made it.
+pub(crate) fn is_own(link: &Link) -> bool {
+    matches!(link.kind, Kind::Vlan { .. }) && link.alias.as_deref() == Some(OWN)
+}
+
 fn is_idle(link: &Link, links: &[Link]) -> bool {
-    let is_own = matches!(link.kind, Kind::Vlan { .. }) && link.alias.as_deref() == Some(OWN);
+    let is_own = is_own(link);
     is_own && links.iter().all(|other| other.lower != Some(link.index))
 }
 

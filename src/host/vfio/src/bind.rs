@@ -35,6 +35,36 @@ impl Sysfs {
         finished(vf, "the unbinding", move || sys.unbind_now(vf)).await
     }
 
+    /// Binds a VF to the driver that the host has for it, anew where it has it already: drivers of VFs ask the PF for their
+    /// address when they are bound (`igbvf_probe()`, `iavf_init_get_resources()`), and igb says of a later one "Reload the
+    /// VF driver to make this change effective".
+    ///
+    /// # Errors
+    /// The host has no driver for it, or the kernel refuses.
+    pub async fn bind_host(&self, vf: Bdf) -> Result<String, BindError> {
+        let sys = self.clone();
+        finished(vf, "the binding to the host's driver", move || sys.bind_host_now(vf)).await
+    }
+
+    fn bind_host_now(&self, vf: Bdf) -> Result<String, BindError> {
+        let look = |source| BindError::Sysfs { vf, source };
+        if self.overridden(vf).map_err(look)? {
+            self.write(self.device(vf).join("driver_override"), "\n")?;
+        }
+        if self.driver(vf).map_err(look)?.is_some() {
+            self.write(self.device(vf).join("driver/unbind"), &vf.to_string())?;
+        }
+        self.write(self.path("bus/pci/drivers_probe"), &vf.to_string())?;
+        match self.driver(vf).map_err(look)? {
+            Some(driver) if !is_vfio(&driver) => Ok(driver),
+            found => Err(BindError::ReadBack {
+                vf,
+                wanted: "the host's driver",
+                found: found.unwrap_or_else(|| "no driver".to_owned()),
+            }),
+        }
+    }
+
     fn bind_now(&self, vf: Bdf) -> Result<Change, BindError> {
         let look = |source| BindError::Sysfs { vf, source };
         let driver = self.driver(vf).map_err(look)?;
@@ -150,11 +180,11 @@ pub(crate) fn is_vfio(driver: &str) -> bool {
 }
 
 /// Runs on a thread of its own, since a write to `unbind` may block inside the kernel without end.
-async fn finished(
+async fn finished<T: Send + 'static>(
     vf: Bdf,
     doing: &'static str,
-    work: impl FnOnce() -> Result<Change, BindError> + Send + 'static,
-) -> Result<Change, BindError> {
+    work: impl FnOnce() -> Result<T, BindError> + Send + 'static,
+) -> Result<T, BindError> {
     let stuck = || BindError::Stuck {
         vf,
         doing,

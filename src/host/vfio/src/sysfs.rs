@@ -153,6 +153,15 @@ impl Sysfs {
         Err(SysfsError::NotAVf(vf))
     }
 
+    /// The network interface that the host's driver has made of a function; `None` while it has not.
+    ///
+    /// # Errors
+    /// The device is missing or unreadable.
+    pub fn interface(&self, bdf: Bdf) -> Result<Option<IfName>, SysfsError> {
+        self.existing(bdf)?;
+        self.interface_of(bdf)
+    }
+
     /// The network interface of a function. In switchdev mode a PF also carries its VFs' representors
     /// (`phys_port_name` such as `pf0vf1`), and a card may drive two ports from one function (`dev_port`).
     fn interface_of(&self, function: Bdf) -> Result<Option<IfName>, SysfsError> {

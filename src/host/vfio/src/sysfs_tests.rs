@@ -84,6 +84,41 @@ fn what_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn the_hosts_driver_is_bound_anew_so_that_it_asks_for_the_address() {
+    let tree = Tree::with_igb();
+    tree.driver("0000:01:10.0", "igbvf");
+    let sys = tree.sysfs(Some("igbvf"));
+    let vf = bdf("0000:01:10.0");
+    assert_eq!(sys.bind_host(vf).await.expect("bound"), "igbvf");
+    assert_eq!(sys.bind_vfio(vf).await.expect("bound"), Change::Made);
+    assert_eq!(sys.bind_host(vf).await.expect("bound"), "igbvf");
+    let kernel = sys.kernel.clone().expect("a fake one");
+    assert_eq!(
+        kernel.writes(),
+        [
+            "unbind=0000:01:10.0",
+            "drivers_probe=0000:01:10.0",
+            "driver_override=vfio-pci",
+            "unbind=0000:01:10.0",
+            "drivers_probe=0000:01:10.0",
+            "driver_override=",
+            "unbind=0000:01:10.0",
+            "drivers_probe=0000:01:10.0",
+        ]
+    );
+    let driverless = tree.sysfs(None);
+    let error = driverless
+        .bind_host(vf)
+        .await
+        .expect_err("the host has none")
+        .to_string();
+    assert!(
+        error.contains("the host's driver") && error.contains("no driver"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn binding_takes_the_vf_from_its_driver_and_unbinding_gives_it_back() {
     let tree = Tree::with_igb();
     tree.driver("0000:01:10.0", "igbvf");

@@ -139,7 +139,7 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
     );
     guest.handle(31, Event::Running(true));
     expect(&mut guest, 31, Action::Announce, Outcome::Done);
-    expect(&mut guest, 31, Action::RepairXml, Outcome::Done);
+    expect(&mut guest, 31, repair_xml(), Outcome::Done);
     assert_eq!(guest.poll(32), None, "the agent has not said hello yet");
     guest.handle(33, Event::AgentHello([(mac(), agent(false, false))].into()));
     expect(

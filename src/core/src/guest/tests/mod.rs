@@ -2,6 +2,7 @@
 
 mod events;
 mod faults;
+mod flavors;
 mod hooks;
 mod lives;
 mod policy;
@@ -28,12 +29,8 @@ fn migration() -> MigrationId {
 
 fn spec(policy: Policy) -> DomainSpec {
     let pair = PairSpec {
-        mac: mac(),
-        pool: "lan".parse().expect("name"),
         policy,
-        vlan: None,
-        mtu: None,
-        standby: StandbyKind::Ethernet,
+        ..PairSpec::new(mac(), "lan".parse().expect("name"))
     };
     DomainSpec {
         id: DomainId::from_bytes([7; 16]),
@@ -125,6 +122,10 @@ fn standby(up: bool) -> StandbySeen {
 
 fn failure(reason: &str) -> Failure {
     Failure { reason: reason.into() }
+}
+
+fn repair_xml() -> Action {
+    Action::RepairXml { sources: vec![] }
 }
 
 fn prepare_vf() -> Action {

@@ -1,0 +1,296 @@
+//! What a pair of each flavor goes through, and a standby whose PF libvirt's network chooses.
+
+use super::*;
+use crate::paths::{Multicast, Paths, PoolPaths, StandbyMode};
+use crate::spec::Flavor;
+
+fn indirect(policy: Policy) -> DomainSpec {
+    let mut spec = spec(policy);
+    spec.pairs[0].flavor = Flavor::Indirect;
+    spec
+}
+
+fn of_network(source: Option<&str>) -> DomainSpec {
+    let mut spec = spec(Policy::Require);
+    let source = source.map(|name| name.parse().expect("name"));
+    spec.pairs[0].standby = StandbyKind::Network { source };
+    spec
+}
+
+fn over_vf(up: bool) -> StandbySeen {
+    StandbySeen {
+        vf: Some(lease().vf.id),
+        mode: StandbyMode::Passthru,
+        ..standby(up)
+    }
+}
+
+fn make_over_vf() -> Action {
+    Action::MakeStandby {
+        mac: mac(),
+        pf: pf(),
+        vlan: None,
+        vf: Some(lease()),
+    }
+}
+
+fn told(spec: &DomainSpec, request: Request) -> Guest {
+    let mut guest = Guest::new(Record::new(spec.clone(), Stage::Leaving), Settings::default());
+    guest.handle(0, Event::Request(Token(1), request));
+    let nothing = Outcome::Looked(Snapshot::default());
+    expect(&mut guest, 0, Action::Look { libvirt: false }, nothing);
+    guest
+}
+
+/// An indirect guest that has come by migration and runs on its VF's macvtap.
+fn arrived() -> Guest {
+    let spec = indirect(Policy::Require);
+    let mut guest = told(&spec, Request::Receive(spec.clone(), migration()));
+    assert!(matches!(guest.poll(0), Some(Action::Lease(ask)) if ask.pf.is_none()));
+    guest.complete(0, Ok(Outcome::Leased(lease())));
+    expect(&mut guest, 0, prepare_vf(), Outcome::Done);
+    expect(&mut guest, 0, make_over_vf(), Outcome::Standby(over_vf(false)));
+    assert!(matches!(guest.poll(0), Some(Action::AskDrain { .. })));
+    guest.complete(0, Ok(Outcome::Done));
+    assert_eq!(answer(&mut guest, 0), Answer::Done(vec![]));
+    guest.handle(1, Event::Request(Token(2), Request::Prepare(spec)));
+    assert_eq!(answer(&mut guest, 1), Answer::Done(vec![]));
+    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    assert_eq!(guest.poll(2), None, "the macvtap stays down while the source runs");
+    guest.handle(3, Event::Migration(MigrationSeen::Completed));
+    expect(
+        &mut guest,
+        3,
+        Action::RaiseStandby(mac()),
+        Outcome::Standby(over_vf(true)),
+    );
+    guest.handle(4, Event::Running(true));
+    expect(&mut guest, 4, Action::Announce, Outcome::Done);
+    expect(&mut guest, 4, repair_xml(), Outcome::Done);
+    guest.handle(5, Event::AgentHello([(mac(), agent(false, false))].into()));
+    assert_eq!(guest.poll(5), None, "there is nothing to plug");
+    assert!(guest.is_settled());
+    guest
+}
+
+#[test]
+fn an_indirect_pair_migrates_without_an_unplug_and_leaves_nothing() {
+    let mut guest = arrived();
+    guest.handle(9, Event::Request(Token(3), Request::Drain(migration())));
+    let outgoing = Outcome::Job(DomainSeen::Active, Job::Outgoing);
+    expect(&mut guest, 9, Action::LookAtJob, outgoing);
+    assert_eq!(
+        answer(&mut guest, 9),
+        Answer::Done(vec![]),
+        "its VF is under its traffic"
+    );
+    guest.handle(10, Event::Domain(DomainSeen::Absent));
+    expect(
+        &mut guest,
+        10,
+        Action::Look { libvirt: true },
+        Outcome::Looked(nothing(Some(over_vf(true)))),
+    );
+    expect(&mut guest, 10, Action::RemoveStandby(mac()), Outcome::Done);
+    expect(&mut guest, 10, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, 10, Action::Release(lease()), Outcome::Done);
+    assert_eq!(guest.poll(10), None);
+    assert!(guest.is_forgotten());
+}
+
+#[test]
+fn an_administrators_drain_leaves_an_indirect_pair_where_it_is() {
+    let mut guest = arrived();
+    guest.handle(9, Event::Request(Token(3), Request::HoldBack));
+    assert_eq!(answer(&mut guest, 9), Answer::Done(vec![]));
+    assert_eq!(guest.poll(9), None);
+    assert_eq!(guest.record().pairs[&mac()].lease, Some(lease()));
+    assert_eq!(guest.record().pairs[&mac()].held_back, None);
+}
+
+#[test]
+fn the_vf_of_an_indirect_pair_cannot_be_set_aside_while_it_runs() {
+    let mut guest = arrived();
+    let set = |policy| Request::SetPolicy([].into(), policy);
+    guest.handle(9, Event::Request(Token(3), set(Policy::Never)));
+    let refused = answer(&mut guest, 9);
+    assert!(matches!(refused, Answer::Refused(why) if why.contains("--flavor virtual")));
+    guest.handle(10, Event::Request(Token(4), set(Policy::Prefer)));
+    let written = Action::WritePolicies([(mac(), Policy::Prefer)].into());
+    expect(&mut guest, 10, written, Outcome::Done);
+    assert_eq!(answer(&mut guest, 10), Answer::Done(vec![]));
+    assert_eq!(guest.poll(10), None);
+    assert_eq!(guest.record().pairs[&mac()].lease, Some(lease()));
+}
+
+#[test]
+fn a_pair_that_is_indirect_again_says_that_it_waits_for_its_next_start() {
+    let mut record = record(Stage::Running);
+    record.spec = indirect(Policy::Never);
+    record.xml_stale = false;
+    record.pairs.insert(
+        mac(),
+        PairRecord {
+            pf: Some(pf()),
+            ..PairRecord::default()
+        },
+    );
+    let mut guest = Guest::new(record, Settings::default());
+    let seen = Outcome::Looked(picture(Job::None, true, false));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, seen);
+    assert_eq!(guest.degraded(mac()), None, "it is as its policy would have it");
+    let set = Request::SetPolicy([].into(), Policy::Prefer);
+    guest.handle(1, Event::Request(Token(1), set));
+    let written = Action::WritePolicies([(mac(), Policy::Prefer)].into());
+    expect(&mut guest, 1, written, Outcome::Done);
+    assert_eq!(answer(&mut guest, 1), Answer::Done(vec![]));
+    assert_eq!(guest.poll(1), None, "its macvtap cannot be moved under QEMU");
+    assert!(
+        guest
+            .degraded(mac())
+            .is_some_and(|why| why.contains("until its next start"))
+    );
+}
+
+#[test]
+fn an_indirect_standby_takes_what_its_guest_asks_for_and_keeps_its_mode() {
+    let pools = [("lan".parse().expect("name"), PoolPaths::default())];
+    let paths = std::sync::Arc::new(Paths(pools.into()));
+    let mut guest = arrived().with_paths(paths);
+    let groups = Multicast::asked(false, [[0x33, 0x33, 0, 0, 0, 1]]);
+    let filters = [(mac(), groups.clone())].into();
+    expect(&mut guest, 9, Action::ReadFilters, Outcome::Filters(filters));
+    let (multicast, mode) = (groups, StandbyMode::Passthru);
+    let tune = Action::TuneStandby {
+        mac: mac(),
+        mode,
+        multicast: multicast.clone(),
+    };
+    let tuned = StandbySeen {
+        multicast,
+        ..over_vf(true)
+    };
+    expect(&mut guest, 9, tune, Outcome::Standby(tuned));
+    assert_eq!(guest.poll(9), None);
+}
+
+#[test]
+fn an_indirect_pair_without_a_vf_is_on_a_pf_and_says_so_or_is_refused() {
+    let none = || Outcome::NoVf {
+        reason: "every VF of pool lan is leased".into(),
+        pf: Some(pf()),
+    };
+    let spec = indirect(Policy::Require);
+    let mut guest = told(&spec, Request::Prepare(spec.clone()));
+    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
+    guest.complete(0, Ok(none()));
+    assert!(matches!(answer(&mut guest, 0), Answer::Refused(why) if why.contains("require")));
+
+    let spec = indirect(Policy::Prefer);
+    let mut guest = told(&spec, Request::Prepare(spec.clone()));
+    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
+    guest.complete(0, Ok(none()));
+    let on_pf = Action::MakeStandby {
+        mac: mac(),
+        pf: pf(),
+        vlan: None,
+        vf: None,
+    };
+    expect(&mut guest, 0, on_pf, Outcome::Standby(standby(false)));
+    expect(
+        &mut guest,
+        0,
+        Action::RaiseStandby(mac()),
+        Outcome::Standby(standby(true)),
+    );
+    assert_eq!(answer(&mut guest, 0), Answer::Done(vec![]));
+    guest.handle(1, Event::QmpConnected(qmp(true, false)));
+    expect(&mut guest, 1, repair_xml(), Outcome::Done);
+    let why = guest.degraded(mac()).expect("it says so");
+    assert!(why.contains("bridge-mode macvtap of PF pf0"), "{why}");
+    guest.handle(2, Event::PoolChanged);
+    assert_eq!(guest.poll(2), None, "its macvtap cannot be moved under QEMU");
+
+    // After a restart of the daemon it still says so.
+    let mut guest = Guest::new(guest.record().clone(), Settings::default());
+    let seen = Outcome::Looked(picture(Job::None, true, false));
+    expect(&mut guest, 3, Action::Look { libvirt: true }, seen);
+    assert!(guest.degraded(mac()).is_some_and(|why| why.contains("PF pf0")));
+}
+
+#[test]
+fn a_vf_that_an_earlier_life_left_below_a_standby_is_cleaned_before_it_serves_again() {
+    let spec = indirect(Policy::Prefer);
+    let mut left = record(Stage::Incoming { migration: migration() });
+    left.spec = spec.clone();
+    let mut guest = Guest::new(left, Settings::default());
+    guest.handle(0, Event::Request(Token(1), Request::Prepare(spec)));
+    let seen = Snapshot {
+        standby: [(mac(), over_vf(true))].into(),
+        ..Snapshot::default()
+    };
+    expect(&mut guest, 0, Action::Look { libvirt: false }, Outcome::Looked(seen));
+    expect(&mut guest, 0, Action::RemoveStandby(mac()), Outcome::Done);
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, 0, Action::Release(lease()), Outcome::Done);
+    assert!(matches!(guest.poll(0), Some(Action::Lease(_))));
+}
+
+#[test]
+fn a_virtual_pair_asks_for_no_vf_whichever_release_has_written_it_down() {
+    let mut new = spec(Policy::Require);
+    new.pairs[0].flavor = Flavor::Virtual;
+    for spec in [new, spec(Policy::Never)] {
+        let mut guest = told(&spec, Request::Prepare(spec.clone()));
+        assert!(matches!(guest.poll(0), Some(Action::ChoosePf(_))));
+        let chosen = Outcome::NoVf {
+            reason: String::new(),
+            pf: Some(pf()),
+        };
+        guest.complete(0, Ok(chosen));
+        assert!(matches!(guest.poll(0), Some(Action::MakeStandby { vf: None, .. })));
+    }
+}
+
+#[test]
+fn a_network_chooses_the_pf_at_a_start_and_the_vf_follows() {
+    let spec = of_network(None);
+    let mut guest = told(&spec, Request::Prepare(spec.clone()));
+    assert_eq!(answer(&mut guest, 0), Answer::Done(vec![]), "nothing can be leased yet");
+    let placed = of_network(Some("pf7"));
+    guest.handle(1, Event::Request(Token(2), Request::Place(placed)));
+    let asked = guest.poll(1);
+    assert!(matches!(asked, Some(Action::Lease(ask)) if ask.pf == Some("pf7".parse().expect("name"))));
+    let none = Outcome::NoVf {
+        reason: "every VF of pool lan is leased on PF pf7".into(),
+        pf: None,
+    };
+    guest.complete(1, Ok(none));
+    let refused = answer(&mut guest, 1);
+    assert!(
+        matches!(refused, Answer::Refused(why) if why.contains("require")),
+        "QEMU does not run yet"
+    );
+}
+
+#[test]
+fn a_network_is_told_where_to_be_while_libvirt_still_listens() {
+    let spec = of_network(None);
+    let mut guest = told(&spec, Request::Restore(spec.clone()));
+    assert!(matches!(guest.poll(0), Some(Action::Lease(ask)) if ask.pf.is_none()));
+    guest.complete(0, Ok(Outcome::Leased(lease())));
+    assert_eq!(answer(&mut guest, 0), Answer::Done(vec![(mac(), pf())]));
+    // libvirt has it as `type='direct'` from then on.
+    let mut direct = spec;
+    direct.pairs[0].standby = StandbyKind::Direct { source: pf() };
+    guest.handle(1, Event::Request(Token(2), Request::Prepare(direct)));
+    assert_eq!(answer(&mut guest, 1), Answer::Done(vec![]));
+}
+
+#[test]
+fn a_place_that_nobody_prepared_for_is_refused() {
+    let spec = of_network(Some("pf0"));
+    let mut guest = Guest::new(Record::new(spec.clone(), Stage::Leaving), Settings::default());
+    guest.handle(0, Event::Request(Token(1), Request::Place(spec)));
+    assert!(matches!(answer(&mut guest, 0), Answer::Refused(_)));
+}
