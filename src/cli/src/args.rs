@@ -55,9 +55,10 @@ migration on a host where 'hybondctl host' says that VFs are plugged through lib
 const SET: &str = "\
 Changes a pair of a domain, without a restart of the guest.
 
-A policy holds at once: with 'never' the traffic moves to the standby and the VF is unplugged and given back; with 'prefer' \
-and 'require' a VF is leased and plugged, as soon as one is free. It is written into the domain's metadata, so that it \
-holds for the next start and on the next host as well. A VLAN holds from the next start: a running guest's standby cannot \
+A policy of a 'hybrid' pair holds at once: with 'never' the traffic moves to the standby and the VF is unplugged and given \
+back; with 'prefer' and 'require' a VF is leased and plugged, as soon as one is free. It is written into the domain's \
+metadata, so that it holds for the next start and on the next host as well. A pair of another flavor stays as it is until \
+its next start, and the VF of an 'indirect' one cannot be taken from it before. A VLAN holds from the next start: a running guest's standby cannot \
 be moved to another.";
 
 const SET_EXAMPLES: &str = "\
