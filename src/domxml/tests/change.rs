@@ -125,12 +125,9 @@ fn lower_devices_that_are_not_there_are_named() {
     let bridge = PLAIN.replace("type='direct'", "type='bridge'");
     let error = set_sources(&bridge, &[(mac(1), Clone::clone(&name))]).expect_err("no macvtap");
     assert!(error.to_string().contains("is of type 'bridge'"), "{error}");
-    for (n, expected) in [(9, "no <interface> with the MAC 52:54:00:aa:00:09")] {
-        let error = set_sources(PLAIN, &[(mac(n), Clone::clone(&name))])
-            .expect_err("not direct")
-            .to_string();
-        assert!(error.contains(expected), "{error}");
-    }
+    let error = set_sources(PLAIN, &[(mac(9), Clone::clone(&name))]).expect_err("no such interface");
+    let expected = "no <interface> with the MAC 52:54:00:aa:00:09";
+    assert!(error.to_string().contains(expected), "{error}");
     let twice = [(mac(1), Clone::clone(&name)), (mac(1), name)];
     assert!(matches!(
         set_sources(PLAIN, &twice),
