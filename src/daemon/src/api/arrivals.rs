@@ -171,7 +171,7 @@ pub async fn reserve(
     if asks.is_empty() {
         return refused(
             shared,
-            "the policy of every pair is \"never\": there is no VF to reserve",
+            "there is no VF to reserve: every pair is of policy \"never\" or flavor \"virtual\"",
         );
     }
     let until = reservations::epoch_ms() + for_ms.min(LONGEST_RESERVATION_MS);
