@@ -206,7 +206,12 @@ impl World {
     /// Applies the effect of what is being done, and later reports it.
     fn finish(&mut self, host: usize, id: DomainId) {
         let now = self.now;
-        let running = |world: &Self| world.hosts[host].daemon.as_ref()?.running.get(&id).cloned();
+        // Most often it is too early, and this is the busiest place of all.
+        let due = |running: &&Running| match running.result {
+            None => now >= running.effect_at,
+            Some(_) => now >= running.until,
+        };
+        let running = |world: &Self| world.hosts[host].daemon.as_ref()?.running.get(&id).filter(due).cloned();
         let Some(mut doing) = running(self) else { return };
         if doing.result.is_none() && now >= doing.effect_at {
             doing.result = Some(self.effect(host, id, &doing));
@@ -284,4 +289,4 @@ impl World {
 }
 
 /// Why a question to libvirt has no answer while its hook waits.
-const LOCKED: &str = "libvirt does not answer";
+pub(crate) const LOCKED: &str = "libvirt does not answer";

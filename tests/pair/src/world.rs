@@ -249,6 +249,11 @@ impl World {
         } else {
             self.dice.between(self.now + 1, next)
         };
+        self.happen();
+    }
+
+    /// All that is due by now.
+    pub(crate) fn happen(&mut self) {
         for host in 0..2 {
             if self.restart_at[host].is_some_and(|at| self.now >= at) {
                 self.start_daemon(host);
@@ -296,6 +301,7 @@ impl World {
         self.log(|| "calm".to_owned());
         // At rest once, and still a while later; or never.
         let mut rests_since = None;
+        let mut still = 0;
         let end = self.now + CALM;
         let mut turns = 0;
         while self.now < end && self.violation.is_none() {
@@ -303,6 +309,11 @@ impl World {
             turns += 1;
             if turns > BUSY {
                 self.violate("somebody is busy for ever");
+            }
+            still = if self.due().is_none() { still + 1 } else { 0 };
+            if still > 1 {
+                // Time brings nothing any more, and the last turn has left nothing.
+                break;
             }
             if invariants::restless(self).is_some() {
                 rests_since = None;

@@ -4,6 +4,9 @@ use hybond_core::spec::Flavor;
 use hybond_test_pair::case::{Case, Faults};
 use hybond_test_pair::world::World;
 use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
+use std::cell::Cell;
+use std::ops::{Range, RangeInclusive};
 
 fn run(case: Case) -> Result<World, String> {
     let mut world = World::new(case);
@@ -71,43 +74,70 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn cases()(
+    fn cases_of(domains: RangeInclusive<u8>, pairs: RangeInclusive<u8>, steps: Range<u32>)(
         seed: u64,
-        domains in 1u8..4,
-        pairs in 1u8..3,
+        domains in domains,
+        pairs in pairs,
         vfs in 1u8..6,
         policy in 0u8..4,
         direct: bool,
         network: bool,
         flavor in prop_oneof![Just(0u8), 0u8..4],
-        steps in 100u32..900,
+        steps in steps,
         faults in faults(),
     ) -> Case {
         Case { seed, domains, pairs, vfs, policy, direct, network, flavor, steps, faults }
     }
 }
 
-/// A thousand, or `PROPTEST_CASES`.
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok());
-    ProptestConfig {
-        cases: cases.unwrap_or(1000),
+/// Mostly few guests for a short time, which is where most is found for what it costs; some crowded and long.
+fn cases() -> impl Strategy<Value = Case> {
+    prop_oneof![
+        6 => cases_of(1..=1, 1..=2, 20..150),
+        3 => cases_of(1..=2, 1..=2, 50..300),
+        1 => cases_of(1..=3, 1..=2, 100..900),
+    ]
+}
+
+/// Schedules in one run of this test, or `PROPTEST_CASES`.
+const SCHEDULES: u32 = 100_000;
+
+/// A share of the schedules, and how many there were; or what must not be, of the smallest schedule that shows it.
+fn share(schedules: u32) -> Result<u32, String> {
+    let ran = Cell::new(0);
+    let config = ProptestConfig {
+        cases: schedules,
         failure_persistence: None,
         ..ProptestConfig::default()
+    };
+    let result = TestRunner::new(config).run(&cases(), |case| {
+        ran.set(ran.get() + 1);
+        run(case).map(drop).map_err(TestCaseError::fail)
+    });
+    match result {
+        Ok(()) => Ok(ran.get()),
+        Err(TestError::Fail(why, case)) => Err(format!("{why}; HYBOND_PAIR_CASE={case}")),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-proptest! {
-    #![proptest_config(config())]
-
-    #[test]
-    fn the_invariants_hold_whatever_happens(case in cases()) {
-        if let Err(why) = run(case) {
-            return Err(TestCaseError::fail(format!("{why}; HYBOND_PAIR_CASE={case}")));
-        }
-    }
+/// On every core: another order of everything in each run of the test.
+#[test]
+fn the_invariants_hold_whatever_happens() {
+    let of_environment = std::env::var("PROPTEST_CASES");
+    let schedules = of_environment.map_or(SCHEDULES, |text| text.parse().expect("PROPTEST_CASES"));
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let each = schedules.div_ceil(cores);
+    let results: Vec<Result<u32, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(move || share(each))).collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|result| result.expect("proptest catches the panics of a schedule"))
+            .collect()
+    });
+    let ran: Result<Vec<u32>, String> = results.into_iter().collect();
+    let ran: u32 = ran.unwrap_or_else(|why| panic!("{why}")).into_iter().sum();
+    assert!(ran >= schedules, "only {ran} schedules");
 }
 
 #[test]
