@@ -24,6 +24,20 @@ impl InvalidId {
     }
 }
 
+/// Bytes as hexadecimal digits, with a separator before the bytes that `separated` names; in one piece, as identifiers are
+/// written all the time.
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8], separator: char, separated: fn(usize) -> bool) -> fmt::Result {
+    let mut text = String::with_capacity(bytes.len() * 3);
+    for (i, byte) in bytes.iter().enumerate() {
+        if i > 0 && separated(i) {
+            text.push(separator);
+        }
+        let digits = [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
+        text.extend(digits);
+    }
+    f.write_str(&text)
+}
+
 /// Serde through the textual form, so that JSON, TOML and XML all carry what a user would write.
 macro_rules! textual {
     ($type:ty) => {
@@ -119,8 +133,7 @@ impl FromStr for Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        write_hex(f, &self.0, ':', |_| true)
     }
 }
 
@@ -158,13 +171,7 @@ impl FromStr for DomainId {
 
 impl fmt::Display for DomainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, byte) in self.0.iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        write_hex(f, &self.0, '-', |i| matches!(i, 4 | 6 | 8 | 10))
     }
 }
 

@@ -53,12 +53,19 @@ impl Waiter {
             Self::Peer { until, .. } | Self::Control { until, .. } => Some(*until),
         }
     }
+
+    pub fn until_mut(&mut self) -> Option<&mut Millis> {
+        match self {
+            Self::Hook { .. } => None,
+            Self::Peer { until, .. } | Self::Control { until, .. } => Some(until),
+        }
+    }
 }
 
 impl World {
     /// Asks a guest's machine, which is made for a domain that is new here. `false` where nobody answers.
     pub(crate) fn ask(&mut self, host: usize, id: DomainId, request: Request, waiter: Waiter) -> bool {
-        let token = Token(self.number());
+        let token = self.token();
         let new = self.new_guest(host, id);
         let now = self.now;
         let Some(daemon) = &mut self.hosts[host].daemon else {
@@ -77,6 +84,15 @@ impl World {
         self.waiters.insert((host, token), waiter);
         self.log(|| format!("host{host}: {id} asked {token:?} {}", text.unwrap_or_default()));
         true
+    }
+
+    /// A name for who asks. Where every state is to be seen once, names come back when nobody has them any more.
+    fn token(&mut self) -> Token {
+        if self.dice.is_chosen() {
+            let taken = self.waiters.keys().map(|(_, token)| token.0);
+            return Token(taken.max().unwrap_or(0) + 1);
+        }
+        Token(self.number())
     }
 
     /// Who waits has had enough.

@@ -49,6 +49,18 @@ impl Plant {
         Self::EventsVanish,
     ];
 
+    /// The invariant of `docs/design.md` that it breaks.
+    #[must_use]
+    pub fn breaks(self) -> u8 {
+        match self {
+            Self::DrainedEarly | Self::HookPasses | Self::DeletedEarly => 1,
+            Self::FailoverSkipped | Self::RaiseSkipped | Self::TuneSkipped | Self::EventsVanish => 2,
+            Self::JournalLate | Self::ReleaseEarly => 3,
+            Self::ResetSkipped | Self::RemoveSkipped => 4,
+            Self::JobForEver => 5,
+        }
+    }
+
     /// What the daemon is told instead of the truth; the action is not carried out.
     #[must_use]
     pub fn lie(self, action: &Action) -> Option<Outcome> {

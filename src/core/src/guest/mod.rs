@@ -27,6 +27,7 @@
 mod act;
 mod arriving;
 mod asked;
+mod clock;
 mod draining;
 mod leaving;
 mod outcomes;

@@ -63,6 +63,15 @@ impl PoolBook {
             .filter(move |ask| ask.pool == *pool)
     }
 
+    /// Sets the clock from `now` to `to`, as [`crate::guest::Guest::set_clock`] does; `to` must be later than `patience`. Who
+    /// is not believed to wait any more is forgotten, as the next question would do.
+    pub fn set_clock(&mut self, now: Millis, to: Millis, patience: Millis) {
+        self.queue.retain(|waiting| now < waiting.asked + patience);
+        for waiting in &mut self.queue {
+            waiting.asked = (to + waiting.asked).saturating_sub(now);
+        }
+    }
+
     /// What those get that wait longer than this one.
     fn promised_before(&self, ask: &Ask) -> BTreeSet<VfId> {
         let mut promised = BTreeSet::new();
@@ -152,6 +161,18 @@ mod tests {
         book.leave_queue(ask(6, None).domain);
         give_back(&mut book, 2);
         take(&mut book, 7, None, PATIENCE).expect("the other has gone");
+    }
+
+    #[test]
+    fn with_another_time_on_the_clock_everybody_waits_as_long() {
+        let mut book = full();
+        take(&mut book, 4, None, 0).expect_err("all leased");
+        take(&mut book, 5, None, 6_000).expect_err("all leased");
+        let later = 1_000_000;
+        book.set_clock(8_000, later, PATIENCE);
+        give_back(&mut book, 1);
+        take(&mut book, 5, None, later + 1_999).expect_err("not its turn");
+        take(&mut book, 5, None, later + 2_000).expect("the other is silent");
     }
 
     #[test]

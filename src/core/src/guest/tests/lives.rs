@@ -215,3 +215,50 @@ fn a_guest_that_has_gone_leaves_nothing() {
     assert_eq!(guest.poll(later), None);
     assert!(guest.is_forgotten());
 }
+
+#[test]
+fn a_vf_on_another_pf_than_the_standby_that_libvirt_made_is_given_back() {
+    // Its VF was leased for a hook; libvirt then made the standby elsewhere.
+    let elsewhere: IfName = "pf7".parse().expect("name");
+    let mut record = record(Stage::Running);
+    record.spec.pairs[0].standby = StandbyKind::Direct {
+        source: elsewhere.clone(),
+    };
+    let mut guest = Guest::new(record, Settings::default());
+    let seen = Outcome::Looked(picture(Job::None, true, false));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, seen);
+    guest.handle(0, Event::AgentHello([(mac(), agent(false, false))].into()));
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, 0, Action::Release(lease()), Outcome::Done);
+    assert_eq!(guest.record().pairs[&mac()].lease, None);
+    // Another of the right PF, and no other.
+    assert!(matches!(guest.poll(0), Some(Action::Lease(ask)) if ask.pf == Some(elsewhere.clone())));
+    let vf = Vf {
+        id: "0000:07:10.0".parse().expect("vf"),
+        pf: elsewhere,
+        ..lease().vf
+    };
+    let there = Lease { vf, ..lease() };
+    guest.complete(0, Ok(Outcome::Leased(there.clone())));
+    let none = Outcome::Job(DomainSeen::Active, Job::None);
+    expect(&mut guest, 0, Action::LookAtJob, none);
+    let prepare = Action::PrepareVf {
+        lease: there.clone(),
+        vlan: None,
+    };
+    expect(&mut guest, 0, prepare, Outcome::Done);
+    assert_eq!(guest.poll(0), Some(Action::Plug(there)));
+}
+
+#[test]
+fn a_vf_on_another_pf_that_is_plugged_all_the_same_is_left_in_the_guest() {
+    let mut record = record(Stage::Running);
+    record.spec.pairs[0].standby = StandbyKind::Direct {
+        source: "pf7".parse().expect("name"),
+    };
+    let mut guest = Guest::new(record, Settings::default());
+    let seen = Outcome::Looked(picture(Job::None, true, true));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, seen);
+    guest.handle(0, Event::AgentHello([(mac(), agent(true, true))].into()));
+    assert_eq!(guest.poll(0), None, "it carries the traffic");
+}

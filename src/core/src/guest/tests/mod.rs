@@ -1,5 +1,6 @@
 //! Scripts of a guest's life. The two-host tests are in `tests/pair`.
 
+mod clock;
 mod events;
 mod faults;
 mod flavors;
