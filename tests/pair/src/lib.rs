@@ -32,6 +32,9 @@
 //! - **The link** (`link`): loses, delays, repeats and reorders, also into another migration of the same domain.
 //! - **Misfortune and wishes** (`trouble`): crashes, power cuts, and what people ask of libvirt and of hybondctl.
 //!
+//! A run follows chance, from a seed, or is chosen moment by moment ([`moment`]): that is how [`search`] sees every state of a
+//! small world.
+//!
 //! What must hold is in [`invariants`]; [`plant`] has bugs to show that it would be noticed if it did not.
 
 pub mod case;

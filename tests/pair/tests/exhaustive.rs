@@ -63,16 +63,35 @@ fn wherever_either_daemon_crashes_the_invariants_hold() {
     assert!(seen.states > 100_000, "{seen:?}");
 }
 
-/// Of the others, `ReleaseEarly` needs a second guest to take the VF, and `EventsVanish` a clock: what is lost is only late.
+/// As small a search as finds it. `None`: only the random schedules do.
+fn search_for(plant: Plant) -> Option<Search> {
+    let planted = Some(plant);
+    Some(match plant {
+        // Who waits for the VF of another.
+        Plant::ReleaseEarly => Search {
+            case: Case {
+                vfs: 1,
+                ..Case::peaceful(0)
+            },
+            wishes: vec![(Wish::Drain, 1)],
+            misfortunes: 0,
+            ..one_migration(Faults::default(), planted)
+        },
+        // An event that is lost is only late here, where everybody is told to look sooner or later and time costs nothing.
+        Plant::EventsVanish => return None,
+        Plant::JournalLate => one_migration(crashes(), planted),
+        _ => one_migration(link_and_libvirt(), planted),
+    })
+}
+
 #[test]
-fn the_planted_bugs_of_one_guest_are_found() {
-    for plant in Plant::ALL {
-        let faults = match plant {
-            Plant::ReleaseEarly | Plant::EventsVanish => continue,
-            Plant::JournalLate => crashes(),
-            _ => link_and_libvirt(),
-        };
-        match one_migration(faults, Some(plant)).run() {
+fn the_planted_bugs_are_found() {
+    for (plant, search) in Plant::ALL
+        .into_iter()
+        .rev()
+        .filter_map(|plant| Some((plant, search_for(plant)?)))
+    {
+        match search.run() {
             Ok(seen) => panic!("{plant:?} was not found: {seen:?}"),
             Err(found) => eprintln!("{plant:?}: {} (after {})", found.why, found.misfortunes),
         }
