@@ -418,7 +418,7 @@ fn is_learnt_at_once(action: &Action) -> bool {
         | Action::Release(_)
         | Action::RemoveStandby(_)
         | Action::Announce
-        | Action::RepairXml
+        | Action::RepairXml { .. }
         | Action::WritePolicies(_)
         | Action::Answer { .. } => true,
     }

@@ -394,21 +394,3 @@ impl Shared<'_> {
         }
     }
 }
-impl Search {
-    #[doc(hidden)]
-    pub fn debug_walk(&self, n: usize) {
-        let mut node = self.first(0);
-        node.world.trace = Some(Vec::new());
-        for _ in 0..n {
-            let moments = node.moments(self);
-            println!("{moments:?}");
-            let Some((m, _)) = moments.last().copied() else { break };
-            self.take(&mut node.world, m, Choices::default());
-            node.world.settle_down();
-        }
-        for l in node.world.trace.iter().flatten() {
-            println!("{l}");
-        }
-        println!("{:?}", node.world.violation);
-    }
-}

@@ -142,6 +142,7 @@ fn every_phase_is_in_the_list_of_them() {
             mac: mac(),
             pf: pf(),
             vlan: None,
+            vf: None,
         },
         Action::RaiseStandby(mac()),
         Action::LowerStandby(mac()),
@@ -163,7 +164,7 @@ fn every_phase_is_in_the_list_of_them() {
         Action::Release(lease()),
         Action::RemoveStandby(mac()),
         Action::Announce,
-        Action::RepairXml,
+        Action::RepairXml { sources: Vec::new() },
         Action::WritePolicies(BTreeMap::default()),
     ];
     let phases: BTreeSet<_> = actions.iter().filter_map(Action::phase).collect();

@@ -240,8 +240,6 @@ fn a_vf_on_another_pf_than_the_standby_that_libvirt_made_is_given_back() {
     };
     let there = Lease { vf, ..lease() };
     guest.complete(0, Ok(Outcome::Leased(there.clone())));
-    let none = Outcome::Job(DomainSeen::Active, Job::None);
-    expect(&mut guest, 0, Action::LookAtJob, none);
     let prepare = Action::PrepareVf {
         lease: there.clone(),
         vlan: None,
