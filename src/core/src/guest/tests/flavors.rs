@@ -219,6 +219,18 @@ fn an_indirect_pair_without_a_vf_is_on_a_pf_and_says_so_or_is_refused() {
 }
 
 #[test]
+fn an_indirect_pair_without_a_vf_says_so_though_the_daemon_has_started_again_before_it_ran() {
+    let mut record = record(Stage::Starting);
+    record.spec = indirect(Policy::Prefer);
+    record.pairs.get_mut(&mac()).expect("pair").lease = None;
+    let mut guest = Guest::new(record, Settings::default());
+    let seen = Outcome::Looked(picture(Job::None, true, false));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, seen);
+    guest.poll(0);
+    assert!(guest.degraded(mac()).is_some_and(|why| why.contains("without a VF")));
+}
+
+#[test]
 fn a_vf_that_an_earlier_life_left_below_a_standby_is_cleaned_before_it_serves_again() {
     let spec = indirect(Policy::Prefer);
     let mut left = record(Stage::Incoming { migration: migration() });
