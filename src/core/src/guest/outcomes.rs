@@ -229,6 +229,8 @@ impl Guest {
                 self.drain_failed(now, &reason);
             }
             Action::ResetVf(lease) | Action::Release(lease) => self.later(Retry::Clean(lease.mac), now),
+            // It may be gone all the same; and in its place there has to be another.
+            Action::RemoveStandby(mac) if comes && self.record.pair_spec(*mac).is_some() => self.leave(now, &reason),
             Action::RemoveStandby(mac) => self.later(Retry::Clean(*mac), now),
             // Lost announcements cost the guest's neighbours a moment; the frames that the guest sends repair it.
             Action::Announce => self.record.arrived = false,

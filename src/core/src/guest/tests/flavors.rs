@@ -249,6 +249,23 @@ fn a_vf_that_an_earlier_life_left_below_a_standby_is_cleaned_before_it_serves_ag
 }
 
 #[test]
+fn a_start_is_refused_where_what_an_earlier_life_left_cannot_be_removed() {
+    let spec = indirect(Policy::Prefer);
+    let mut left = record(Stage::Incoming { migration: migration() });
+    left.spec = spec.clone();
+    let mut guest = Guest::new(left, Settings::default());
+    guest.handle(0, Event::Request(Token(1), Request::Prepare(spec)));
+    let seen = Snapshot {
+        standby: [(mac(), over_vf(true))].into(),
+        ..Snapshot::default()
+    };
+    expect(&mut guest, 0, Action::Look { libvirt: false }, Outcome::Looked(seen));
+    assert_eq!(guest.poll(0), Some(Action::RemoveStandby(mac())));
+    guest.complete(0, Err(failure("busy")));
+    assert_eq!(answer(&mut guest, 0), Answer::Refused("busy".into()));
+}
+
+#[test]
 fn a_virtual_pair_asks_for_no_vf_whichever_release_has_written_it_down() {
     let mut new = spec(Policy::Require);
     new.pairs[0].flavor = Flavor::Virtual;
