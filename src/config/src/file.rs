@@ -44,12 +44,39 @@ pub(crate) struct Host {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GuestFragment {
-    pub(crate) drain_seconds: Option<Spanned<u64>>,
-    pub(crate) unplug_seconds: Option<Spanned<u64>>,
-    pub(crate) reservation_seconds: Option<u64>,
-    pub(crate) retry_seconds: Option<u64>,
+    pub(crate) drain_seconds: Option<Spanned<Seconds>>,
+    pub(crate) unplug_seconds: Option<Spanned<Seconds>>,
+    pub(crate) reservation_seconds: Option<Seconds>,
+    pub(crate) retry_seconds: Option<Seconds>,
     pub(crate) overlap_ms: Option<u32>,
     pub(crate) need_agent: Option<bool>,
+}
+
+/// A time that the guests' machines add to their clocks, and that somebody waits for.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "u64")]
+pub(crate) struct Seconds(u64);
+
+impl Seconds {
+    pub(crate) fn milliseconds(self) -> u64 {
+        self.0 * 1000
+    }
+}
+
+impl TryFrom<u64> for Seconds {
+    type Error = String;
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        // A day: nobody waits longer for a guest. Without a pause nothing else would be done.
+        let allowed = 1..=24 * 60 * 60;
+        let valid = allowed.contains(&seconds).then_some(Self(seconds));
+        valid.ok_or_else(|| {
+            format!(
+                "{seconds} is not a number of seconds from {} to {}",
+                allowed.start(),
+                allowed.end()
+            )
+        })
+    }
 }
 
 fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {

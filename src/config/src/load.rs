@@ -1,7 +1,7 @@
 //! From files to one configuration.
 
 use crate::devices::Devices;
-use crate::file::{self, Fragment, Read};
+use crate::file::{self, Fragment, Read, Seconds};
 use crate::{Config, ConfigError, Pool};
 use hybond_core::ids::PoolName;
 use std::collections::BTreeMap;
@@ -102,8 +102,8 @@ impl Merge {
         let last = guest.unplug_seconds.as_ref().or(guest.drain_seconds.as_ref());
         let last = last.map(|seconds| Place::of(path, &read, &seconds.span()));
         self.drain = last.or(self.drain.take());
-        let seconds = |s: Option<u64>| s.map(|s| s.saturating_mul(1000));
-        let inner = |s: Option<Spanned<u64>>| seconds(s.map(Spanned::into_inner));
+        let seconds = |s: Option<Seconds>| s.map(Seconds::milliseconds);
+        let inner = |s: Option<Spanned<Seconds>>| seconds(s.map(Spanned::into_inner));
         replace(&mut config.guest.drain_within, inner(guest.drain_seconds));
         replace(&mut config.guest.unplug_within, inner(guest.unplug_seconds));
         replace(&mut config.guest.reservation, seconds(guest.reservation_seconds));

@@ -115,6 +115,16 @@ fn what_is_wrong_is_named_with_its_file_and_line_and_what_is_allowed() {
             "hybond.toml:2: ",
             "is not <PCI address>|<pool>, such as \"28:00.1|10GE\"",
         ),
+        (
+            problem("[guest]\nretry_seconds = 9223372036854775807\n", ""),
+            "hybond.toml:2: ",
+            "9223372036854775807 is not a number of seconds from 1 to 86400",
+        ),
+        (
+            problem("", "[guest]\nretry_seconds = 0\n"),
+            "10.toml:2: ",
+            "0 is not a number of seconds from 1 to 86400",
+        ),
         (problem("[guest\n", ""), "hybond.toml:1: ", "(in \"[guest\")"),
         (
             pool("pf = ['ens1', 'a/b']"),

@@ -48,6 +48,8 @@ pub struct LineBuffer {
     held: Vec<u8>,
     /// So many of the held bytes are known to hold no newline: a long line comes in many reads.
     searched: usize,
+    /// The rest of a line that was too long is on its way.
+    skipping: bool,
     limit: usize,
 }
 
@@ -58,6 +60,7 @@ impl LineBuffer {
         Self {
             held: Vec::new(),
             searched: 0,
+            skipping: false,
             limit,
         }
     }
@@ -70,29 +73,37 @@ impl LineBuffer {
     /// Takes the next whole line, without its newline.
     ///
     /// # Errors
-    /// [`LineError::TooLong`]; what is held is dropped up to the next newline, or whole where there is none yet.
+    /// [`LineError::TooLong`], once for each line that is; all of it is dropped, also what comes of it later.
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, LineError> {
-        let unsearched = self.held.iter().skip(self.searched);
-        let end = unsearched
-            .copied()
-            .position(|b| b == b'\n')
-            .map(|at| self.searched + at);
-        self.searched = if end.is_some() { 0 } else { self.held.len() };
-        if end.unwrap_or(self.held.len()) > self.limit {
-            match end {
-                Some(end) => drop(self.held.drain(..=end)),
-                None => {
+        loop {
+            let unsearched = self.held.iter().skip(self.searched);
+            let end = unsearched
+                .copied()
+                .position(|b| b == b'\n')
+                .map(|at| self.searched + at);
+            let Some(end) = end else {
+                self.searched = self.held.len();
+                let too_long = self.held.len() > self.limit;
+                if too_long || self.skipping {
                     self.held.clear();
                     self.searched = 0;
                 }
-            }
-            return Err(LineError::TooLong { limit: self.limit });
-        }
-        Ok(end.map(|end| {
+                if too_long && !std::mem::replace(&mut self.skipping, true) {
+                    return Err(LineError::TooLong { limit: self.limit });
+                }
+                return Ok(None);
+            };
+            self.searched = 0;
             let mut line: Vec<u8> = self.held.drain(..=end).collect();
             line.pop();
-            line
-        }))
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            if line.len() > self.limit {
+                return Err(LineError::TooLong { limit: self.limit });
+            }
+            return Ok(Some(line));
+        }
     }
 }
 
@@ -116,7 +127,27 @@ mod tests {
         let mut buffer = LineBuffer::new(8);
         buffer.push(b"123456789");
         assert!(matches!(buffer.next_line(), Err(LineError::TooLong { limit: 8 })));
-        buffer.push(b"ok\n");
+        buffer.push(b"rest\nok\n");
         assert_eq!(buffer.next_line().expect("short").as_deref(), Some(&b"ok"[..]));
+        assert!(buffer.next_line().expect("short").is_none());
+    }
+
+    #[test]
+    fn the_rest_of_a_line_that_is_too_long_is_no_message() {
+        let mut buffer = LineBuffer::new(8);
+        let mut seen = Vec::new();
+        // However it arrives: it is told of once, and what follows its newline is the next line.
+        for piece in b"0123456789abcdefghijklmnopqrstuvwxyz\nok\n0123456789\n".chunks(5) {
+            buffer.push(piece);
+            loop {
+                match buffer.next_line() {
+                    Ok(Some(line)) => seen.push(line),
+                    Ok(None) => break,
+                    Err(_) => seen.push(b"too long".to_vec()),
+                }
+            }
+        }
+        assert_eq!(seen, [&b"too long"[..], b"ok", b"too long"]);
+        assert!(buffer.held.is_empty());
     }
 }

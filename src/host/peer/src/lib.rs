@@ -21,6 +21,8 @@ mod files;
 mod line;
 mod names;
 mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use client::{Patience, PeerClient};
 pub use connection::{IncomingRequest, Responder, ResponderError};
