@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages soak demo packages clean
+.PHONY: test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages test-fuzz soak demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -56,6 +56,9 @@ test-lab: setup packages ## emulated hosts: the three tiers of tests/lab
 
 test-packages: setup-build ## build the packages, unpack them, look at every file
 	packaging/dev/test.sh packages
+
+test-fuzz: setup-build ## hostile input: each parser against bytes made up for 20 s, or HYBOND_FUZZ_SECONDS
+	packaging/dev/test.sh fuzz
 
 soak: setup ## 14 guests, 60 migrations between two libvirtds, everything looked at after each; up to 30 minutes
 	packaging/dev/test.sh soak

@@ -16,6 +16,7 @@ esac
 packages=(
     ca-certificates curl git
     gcc libc6-dev            # linker, and ring's C parts
+    g++                      # libFuzzer
     pkg-config libvirt-dev   # virt-sys
     musl-tools               # the static agent
     dpkg-dev                 # dpkg-shlibdeps

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs test suites one after the other and adds their results up. A suite that fails does not keep the next from running.
-# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, guest, lab, soak, coverage
+# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, soak, coverage
 #
 # A suite's output is shown as it comes and kept in target/test/SUITE.log. Counted are cargo's `test result:` lines and
 # plain `N passed, N failed` lines. The last line printed is the sum, in that plain form.
@@ -20,6 +20,8 @@ suite() {
     netns) limit 10m cargo test --locked --no-fail-fast -p hybond-test-netns -- --test-threads=1 ;;
     qemu) limit 15m cargo test --locked --no-fail-fast -p hybond-test-qemu -- --test-threads=1 ;;
     packages) limit 20m packaging/deb/test.sh ;;
+    # As long as it is told to, and the build.
+    fuzz) limit $((6 * ${HYBOND_FUZZ_SECONDS:-20} + 1500))s packaging/dev/fuzz.sh ;;
     # Ignored by a plain `cargo test`, as they boot guests and hosts. Both take the programs out of the built packages.
     guest)
         limit 15m tests/lab/images/guest.sh &&
@@ -34,7 +36,7 @@ suite() {
         ;;
     # Last: by the logs of the others. What it writes becomes docs/coverage.md after a run of all.
     coverage) coverage ;;
-    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, guest, lab, soak, coverage" ;;
+    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, soak, coverage" ;;
     esac
 }
 
@@ -67,7 +69,7 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0 }' "$1"
 }
 
-[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, guest, lab, soak, coverage"
+[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, soak, coverage"
 logs=target/test
 mkdir -p "$logs"
 total_passed=0 total_failed=0 total_skipped=0

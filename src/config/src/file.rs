@@ -3,6 +3,7 @@
 use crate::devices::Devices;
 use crate::{ConfigError, Pool, Tls};
 use hybond_core::ids::{IfName, PeerAddr};
+use hybond_core::text::fit;
 use hybond_vfio::PlugWay;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -14,6 +15,9 @@ use toml::Spanned;
 
 /// Longest configuration file, in bytes.
 pub(crate) const LIMIT: u64 = 1024 * 1024;
+
+/// Longest part of a line that is shown, in characters.
+const SHOWN: usize = 256;
 
 /// One file, every value optional.
 #[derive(Debug, Default, Deserialize)]
@@ -126,12 +130,13 @@ pub(crate) fn read(path: &Path) -> Result<Option<Read>, ConfigError> {
         Ok(fragment) => Ok(Some(Read { fragment, text })),
         Err(error) => {
             let line = line(&text, error.span().map_or(0, |span| span.start));
-            // The parser's sentence alone does not say which key's value it is about.
-            let shown = text.lines().nth(line - 1).unwrap_or_default().trim();
+            // The parser's sentence alone does not say which key's value it is about. It quotes what is written, too.
+            let shown = fit(text.lines().nth(line - 1).unwrap_or_default().trim(), SHOWN);
+            let said = fit(&error.message().trim().replace('\n', ", "), 4 * SHOWN);
             Err(ConfigError::Invalid {
                 path: path.to_owned(),
                 line,
-                problem: format!("{} (in {shown:?})", error.message().trim().replace('\n', ", ")),
+                problem: format!("{said} (in {shown:?})"),
             })
         }
     }

@@ -188,6 +188,19 @@ fn what_is_wrong_is_named_with_its_file_and_line_and_what_is_allowed() {
 }
 
 #[test]
+fn what_is_wrong_is_told_in_few_words_that_steer_no_terminal() {
+    let long = "x".repeat(100_000);
+    for key in [
+        format!("{long} = 1"),
+        format!("\"\\u001b[2J{long}\" = 1"),
+        format!("peer = '{long}'"),
+    ] {
+        let problem = problem(&format!("[host]\n{key}\n"), "");
+        assert!(problem.len() < 4096 && !problem.contains(char::is_control), "{problem}");
+    }
+}
+
+#[test]
 fn the_example_that_is_installed_is_valid_as_it_is_and_with_every_line_in_use() {
     let example = include_str!("../../../packaging/config/hybond.toml");
     assert_eq!(load(example, "").expect("valid").pools.len(), 0);

@@ -160,6 +160,10 @@ impl FromStr for DomainId {
             return Err(invalid());
         }
         let digits = groups.concat();
+        // `from_str_radix` would take "+a".
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid());
+        }
         let mut bytes = [0u8; 16];
         for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
             let pair = std::str::from_utf8(pair).map_err(|_| invalid())?;
@@ -325,6 +329,13 @@ mod tests {
             "+2:54:00:aa:00:01",
         ] {
             assert_eq!(text.parse::<Mac>().expect_err(text).text, text);
+        }
+        for text in [
+            "a2a2a2a2-0000-4000-8000",
+            "+aa2a2a2-0000-4000-8000-000000000002",
+            "a2a2a2a2-0000-4000-8000-0000000000é",
+        ] {
+            assert!(text.parse::<DomainId>().is_err(), "{text}");
         }
         for text in ["01:10", "01:20.0", "01:10.8", "1:2:3:4.0", "00000:01:10.0"] {
             assert!(text.parse::<Bdf>().is_err(), "{text}");

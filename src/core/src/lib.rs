@@ -9,6 +9,7 @@ pub mod ids;
 pub mod paths;
 pub mod pool;
 pub mod spec;
+pub mod text;
 
 /// Milliseconds of a clock that never goes back. Only differences mean anything.
 pub type Millis = u64;

@@ -10,6 +10,7 @@ mod path_adapter;
 mod pools;
 mod reservations;
 mod shared;
+mod sparing;
 mod startup;
 mod task;
 mod timeline;

@@ -6,6 +6,7 @@ use crate::crash::{self, Side};
 use crate::logging::message_id;
 use crate::reservations;
 use crate::shared::Shared;
+use crate::sparing::Sparing;
 use crate::timeline::Recorder;
 use hybond_core::Millis;
 use hybond_core::guest::{Action, Answer, Event, Failure, Guest, Outcome, Record, Request, Stage, Token};
@@ -60,6 +61,8 @@ struct Task {
     slots: Vec<hybond_domxml::Slots>,
     waiters: HashMap<Token, oneshot::Sender<Answer>>,
     recorder: Recorder,
+    /// Lines that the guest sets the pace of.
+    sparing: Sparing,
     /// The record as it is on stable storage.
     kept: Option<Record>,
     /// Why the last request was refused: the outcome of the run that it was part of.
@@ -86,6 +89,7 @@ pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<M
             slots: Vec::new(),
             waiters: HashMap::new(),
             recorder,
+            sparing: Sparing::default(),
             kept: None,
             refusal: None,
             since: BTreeMap::new(),
@@ -552,7 +556,12 @@ impl Task {
         match report {
             GuestEvent::AgentHello { agent, pairs } => {
                 let (name, release) = (&self.guest.record().spec.name, &agent.release);
-                info!(agent = release, "{name}: the guest's agent {release} says hello");
+                if let Some(others_before) = self.sparing.pass("hello", Instant::now()) {
+                    info!(
+                        agent = release,
+                        others_before, "{name}: the guest's agent {release} says hello"
+                    );
+                }
                 let pairs = pairs.iter().map(|state| (state.mac, agent_pair(state))).collect();
                 self.handle(Event::AgentHello(pairs));
             }
@@ -565,14 +574,21 @@ impl Task {
                 self.handle(Event::AgentState(state.mac, seen));
             }
             GuestEvent::AgentGone => {
-                info!("{}: the guest's agent is gone", self.guest.record().spec.name);
+                if let Some(others_before) = self.sparing.pass("gone", Instant::now()) {
+                    info!(
+                        others_before,
+                        "{}: the guest's agent is gone",
+                        self.guest.record().spec.name
+                    );
+                }
                 self.handle(Event::AgentGone);
             }
-            GuestEvent::Misbehaves { what } => warn!(
-                what,
-                "{}: the guest's agent misbehaves: {what}",
-                self.guest.record().spec.name
-            ),
+            GuestEvent::Misbehaves { what } => {
+                if let Some(others_before) = self.sparing.pass("misbehaves", Instant::now()) {
+                    let name = &self.guest.record().spec.name;
+                    warn!(what, others_before, "{name}: the guest's agent misbehaves: {what}");
+                }
+            }
         }
     }
 

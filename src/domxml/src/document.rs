@@ -1,7 +1,7 @@
 //! Finding things in a parsed domain.
 
 use crate::error::XmlError;
-use crate::{MAX_XML, NAMESPACE};
+use crate::{MAX_XML, NAMESPACE, bounds};
 use hybond_core::ids::Mac;
 use roxmltree::{Document, Node, ParsingOptions};
 
@@ -24,12 +24,13 @@ pub(crate) fn document(xml: &str) -> Result<Document<'_>, XmlError> {
     if xml.len() > MAX_XML {
         return Err(XmlError::TooLarge { bytes: xml.len() });
     }
+    bounds::check(xml)?;
     let options = ParsingOptions {
         allow_dtd: false,
         nodes_limit: MAX_NODES,
         ..ParsingOptions::default()
     };
-    Document::parse_with_options(xml, options).map_err(XmlError::NotXml)
+    Document::parse_with_options(xml, options).map_err(|error| XmlError::NotXml(error.into()))
 }
 
 /// An element of this name in no namespace. roxmltree's `has_tag_name` with a bare name takes any namespace.

@@ -12,9 +12,17 @@ pub enum XmlError {
         /// Its length.
         bytes: usize,
     },
+    /// More of something than any domain has, and than the parser takes in good time.
+    #[error("the domain's XML has more than {limit} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many may be there.
+        limit: usize,
+    },
     /// Not well-formed.
     #[error("the domain's XML is not well-formed")]
-    NotXml(#[source] roxmltree::Error),
+    NotXml(#[source] Fault),
     /// Well-formed, but something else.
     #[error("the XML is no libvirt domain: its outermost element is <{found}>, not <domain>")]
     NotADomain {
@@ -125,10 +133,34 @@ pub enum XmlError {
     NotEnabled,
     /// The text after the change is not well-formed: a fault of hybond's, nothing was changed.
     #[error("the changed XML is not well-formed; nothing was changed, please report this")]
-    Spliced(#[source] roxmltree::Error),
+    Spliced(#[source] Fault),
 }
 
 /// Cuts a value for an error text.
 pub(crate) fn cut(text: &str) -> String {
     text.chars().take(64).collect()
+}
+
+/// Why and where a text is not well-formed. Never what stands there: it may be of any length, and part of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(String);
+
+impl From<roxmltree::Error> for Fault {
+    fn from(error: roxmltree::Error) -> Self {
+        use roxmltree::Error;
+        let at = |what: &str| format!("{what} at {}", error.pos());
+        Self(match &error {
+            Error::DuplicatedNamespace(..) => at("a namespace prefix is declared twice"),
+            Error::UnknownNamespace(..) => at("a namespace prefix is not declared"),
+            Error::UnexpectedCloseTag(..) => at("the end tag is another element's"),
+            Error::UnknownEntityReference(..) => at("unknown entity"),
+            Error::DuplicatedAttribute(..) => at("an attribute is there twice"),
+            Error::NonXmlChar(..) | Error::InvalidChar(..) | Error::InvalidChar2(..) => at("unexpected character"),
+            Error::EntityResolver(..) => at("unresolved entity"),
+            Error::NodesLimitReached => "it has too many elements".to_owned(),
+            // These say what was expected, and where.
+            other => other.to_string(),
+        })
+    }
 }

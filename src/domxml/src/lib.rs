@@ -22,6 +22,7 @@
 //! </metadata>
 //! ```
 
+mod bounds;
 mod disable;
 mod document;
 mod enable;
@@ -35,7 +36,7 @@ mod splice;
 
 pub use disable::disable;
 pub use enable::enable;
-pub use error::XmlError;
+pub use error::{Fault, XmlError};
 pub use metadata::{PairChange, change_pairs, set_source_peer};
 pub use read::{AgentChannel, agent_channel, candidates, mentions_hybond, parse, qmp_path};
 pub use slots::{Slots, give_macs, slots};

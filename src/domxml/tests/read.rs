@@ -4,7 +4,7 @@ mod common;
 
 use common::{PLAIN, mac};
 use hybond_core::spec::{Flavor, Policy, StandbyKind};
-use hybond_domxml::{XmlError, agent_channel, candidates, parse, qmp_path};
+use hybond_domxml::{NAMESPACE, XmlError, agent_channel, candidates, parse, qmp_path};
 use proptest::prelude::*;
 
 /// A domain of this metadata and these devices.
@@ -306,4 +306,44 @@ fn the_mtu_that_the_guest_is_told_is_read() {
     assert_eq!(with("<mtu size='9000'/>").expect("valid"), Some(9000));
     let error = with("<mtu size='big'/>").expect_err("no number").to_string();
     assert!(error.contains("<mtu size='big'/>"), "{error}");
+}
+
+#[test]
+fn an_xml_that_would_take_the_parser_minutes_or_gigabytes_is_refused_at_once() {
+    let begun = std::time::Instant::now();
+    // Just below MAX_XML each; the prefix is hybond's, so nobody may pass over them.
+    let domain = |inside: &str| format!("<domain xmlns:h='{NAMESPACE}'>{inside}</domain>");
+    let attributes: String = (0..300_000).map(|n| format!(" a{n}=''")).collect();
+    let nested: String = (0..60_000).map(|n| format!("<a xmlns:n{n}='{n}'>")).collect();
+    for xml in [domain(&format!("<a{attributes}/>")), domain(&nested)] {
+        let error = parse(&xml).expect_err("too many");
+        assert!(error.to_string().contains("has more than 256 "), "{error}");
+    }
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn a_fault_in_the_xml_is_told_by_its_place_and_never_by_what_stands_there() {
+    let secret = "s3cr3t";
+    let long = "x".repeat(100_000);
+    for inside in [
+        format!("<graphics passwd='a&{secret};'/>"),
+        format!("<{secret}></other>"),
+        format!("<graphics {secret}='' {secret}=''/>"),
+        format!("<{secret}:a/>"),
+        format!("<a {long}='' {long}=''/>"),
+        format!("<graphics passwd={secret}/>"),
+        format!("<graphics passwd='{secret}<'/>"),
+        format!("<a xmlns:{secret}='a' xmlns:{secret}='b'/>"),
+    ] {
+        let xml = format!("<domain xmlns:h='{NAMESPACE}'>{inside}</domain>");
+        let error = parse(&xml).expect_err("not well-formed");
+        let cause = std::error::Error::source(&error).expect("why").to_string();
+        assert!(!cause.contains(secret) && cause.len() < 200, "{cause}");
+        assert!(cause.contains(" at 1:"), "{cause}");
+    }
 }

@@ -13,7 +13,19 @@ pub enum LineError {
     },
     /// Not the JSON that this end understands.
     #[error("message not understood")]
-    Malformed(#[source] serde_json::Error),
+    Malformed(#[source] Misfit),
+}
+
+/// What does not fit in a message. The parser quotes what the other side has sent, so it is cut and cleaned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misfit(String);
+
+impl From<serde_json::Error> for Misfit {
+    fn from(error: serde_json::Error) -> Self {
+        const LONGEST: usize = 512;
+        Self(hybond_core::text::fit(&error.to_string(), LONGEST))
+    }
 }
 
 /// Encodes a message with its newline.
@@ -21,7 +33,7 @@ pub enum LineError {
 /// # Errors
 /// [`LineError::TooLong`] where the receiver would refuse it.
 pub fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Vec<u8>, LineError> {
-    let mut line = serde_json::to_vec(message).map_err(LineError::Malformed)?;
+    let mut line = serde_json::to_vec(message).map_err(|error| LineError::Malformed(error.into()))?;
     if line.len() > limit {
         return Err(LineError::TooLong { limit });
     }
@@ -38,7 +50,7 @@ pub fn decode<T: DeserializeOwned>(line: &[u8], limit: usize) -> Result<T, LineE
     if line.len() > limit {
         return Err(LineError::TooLong { limit });
     }
-    serde_json::from_slice(line).map_err(LineError::Malformed)
+    serde_json::from_slice(line).map_err(|error| LineError::Malformed(error.into()))
 }
 
 /// Collects bytes as they arrive and gives out whole lines; holds no more than one line of `limit` bytes and what one
@@ -130,6 +142,17 @@ mod tests {
         buffer.push(b"rest\nok\n");
         assert_eq!(buffer.next_line().expect("short").as_deref(), Some(&b"ok"[..]));
         assert!(buffer.next_line().expect("short").is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_message_is_told_in_few_words_that_steer_no_terminal() {
+        let line = format!("{{\"type\":\"\\u001b[2J{}\"}}", "x".repeat(4000));
+        let error = decode::<crate::control::Request>(line.as_bytes(), 8192).expect_err("unknown");
+        let cause = std::error::Error::source(&error).expect("why").to_string();
+        assert!(
+            cause.starts_with("unknown variant ` [2Jxxx") && cause.len() <= 512,
+            "{cause}"
+        );
     }
 
     #[test]

@@ -66,6 +66,10 @@ impl Guest {
                 }
                 self.note_switch(now, before.as_ref());
                 self.degraded.remove(mac);
+                if matches!(action, Action::Failback(_)) {
+                    // A guest that leaves its VF again is switched at our pace, not at its own.
+                    self.later(Retry::Failback(*mac), now);
+                }
             }
             (Action::Unplug(lease), Outcome::NotPlugged) => {
                 if let Some(qmp) = &mut self.seen.qmp {

@@ -14,10 +14,14 @@ use hybond_wire::control::{
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast};
-use tracing::{debug, warn};
+use tokio::sync::broadcast;
+use tracing::debug;
 
-const AT_ONCE: usize = 64;
+const AT_ONCE: socket::Limits = socket::Limits {
+    root: 64,
+    others: 64,
+    each: 32,
+};
 /// Most runs that `timeline` gives.
 const MAX_RUNS: usize = 50;
 /// A plug waits for the guest's driver.
@@ -32,32 +36,27 @@ pub struct About {
 
 /// Serves until the daemon ends.
 pub async fn serve(shared: Arc<Shared>, about: About, listener: UnixListener) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (shared, about) = (Arc::clone(&shared), about.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = connection(&shared, &about, stream).await {
-                        debug!(
-                            error = chain(&error),
-                            "a request of hybondctl's was not answered: {}",
-                            chain(&error)
-                        );
-                    }
-                    drop(place);
-                });
+    let full = failed(
+        ErrorKind::Refused,
+        "you have too many requests under way, or others have: end some ('hybondctl' processes that wait), and try again"
+            .to_owned(),
+    );
+    // Short, and of our own words.
+    let full = hybond_wire::line::encode(&full, RESPONSE_LIMIT).unwrap_or_default();
+    let about = Arc::new(about);
+    socket::serve(listener, "hybondctl", AT_ONCE, &full, |stream| {
+        let (shared, about) = (Arc::clone(&shared), Arc::clone(&about));
+        async move {
+            if let Err(error) = connection(&shared, &about, stream).await {
+                debug!(
+                    error = chain(&error),
+                    "a request of hybondctl's was not answered: {}",
+                    chain(&error)
+                );
             }
-            Err(error) => warn!(
-                error = chain(&error),
-                "a connection of hybondctl's was not accepted: {}",
-                chain(&error)
-            ),
         }
-    }
+    })
+    .await;
 }
 
 async fn connection(shared: &Arc<Shared>, about: &About, mut stream: UnixStream) -> Result<(), ExchangeError> {

@@ -11,36 +11,26 @@ use hybond_wire::hook::{LIMIT, Operation, Request, Response, SourceEdit, VERSION
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-/// Hooks that are answered at one time. libvirt starts one for each domain that it starts.
-const AT_ONCE: usize = 256;
+/// Hooks that are answered at one time. libvirt starts one for each domain that it starts; nobody but root may connect.
+const AT_ONCE: socket::Limits = socket::Limits {
+    root: 256,
+    others: 0,
+    each: 0,
+};
 
 /// Serves until the daemon ends.
 pub async fn serve(shared: Arc<Shared>, listener: UnixListener) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    if let Err(error) = connection(&shared, stream).await {
-                        warn!(error = chain(&error), "a hook was not answered: {}", chain(&error));
-                    }
-                    drop(place);
-                });
+    socket::serve(listener, "a hook", AT_ONCE, b"", |stream| {
+        let shared = Arc::clone(&shared);
+        async move {
+            if let Err(error) = connection(&shared, stream).await {
+                warn!(error = chain(&error), "a hook was not answered: {}", chain(&error));
             }
-            Err(error) => warn!(
-                error = chain(&error),
-                "a hook's connection was not accepted: {}",
-                chain(&error)
-            ),
         }
-    }
+    })
+    .await;
 }
 
 async fn connection(shared: &Arc<Shared>, mut stream: UnixStream) -> Result<(), ExchangeError> {

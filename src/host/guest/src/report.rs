@@ -1,6 +1,7 @@
 //! What the guest says, made fit to be shown and acted on.
 
 use hybond_core::ids::Mac;
+use hybond_core::text;
 use hybond_wire::agent::PairState;
 
 /// An agent that has said hello.
@@ -38,41 +39,18 @@ const TEXT: usize = 256;
 /// IFNAMSIZ less its terminator.
 const NAME: usize = 15;
 
-/// Cuts what a guest wrote, and takes out what could fake a line of a log or steer a terminal.
+/// What a guest wrote, fit to be shown.
 pub(crate) fn clean(text: &str) -> String {
-    cleaned(text, TEXT)
-}
-
-fn cleaned(text: &str, longest: usize) -> String {
-    text.chars()
-        .map(|c| if c.is_control() || is_format(c) { ' ' } else { c })
-        .take(longest)
-        .collect()
-}
-
-/// Characters that turn the direction of writing or have no width.
-fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    text::fit(text, TEXT)
 }
 
 /// A state of one of the domain's pairs, with clean names.
 pub(crate) fn accept(state: PairState, pairs: &[Mac]) -> Option<PairState> {
-    let name = |name: Option<String>| name.map(|n| cleaned(&n, NAME));
+    let name = |name: Option<String>| name.map(|n| text::fit(&n, NAME));
     pairs.contains(&state.mac).then(|| PairState {
         bond: name(state.bond),
         standby: name(state.standby),
         primary: name(state.primary),
         ..state
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_guest_writes_cannot_steer_a_terminal() {
-        assert_eq!(clean("up\n\u{1b}[31mroot\u{202e}#"), "up  [31mroot #");
-        assert_eq!(clean(&"x".repeat(5000)).len(), TEXT);
-    }
 }

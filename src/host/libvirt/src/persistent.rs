@@ -41,7 +41,7 @@ fn wrong_interfaces(xml: &str, sources: &[(Mac, IfName)]) -> Result<Vec<(Mac, St
     };
     let edits: Vec<(Mac, IfName)> = sources.iter().filter(wrong).cloned().collect();
     let edited = hybond_domxml::set_sources(xml, &edits)?;
-    let document = Document::parse(&edited).map_err(XmlError::NotXml)?;
+    let document = Document::parse(&edited).map_err(|error| XmlError::NotXml(error.into()))?;
     Ok(edits
         .iter()
         .filter_map(|(mac, _)| Some((*mac, edited.get(interface(&document, *mac)?.range())?.to_owned())))

@@ -1,10 +1,16 @@
 //! What QEMU reports by itself.
 
+use hybond_core::text::fit;
 use serde::Deserialize;
 use serde_json::Value;
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
+
+/// Longest name of an event that is kept, in characters.
+const LONGEST_NAME: usize = 64;
+/// Longest text in the data of an event that is acted on, in bytes.
+const LONGEST_WORD: usize = 1024;
 
 /// An event with QEMU's own time of it (ours, where QEMU gave none).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,11 +190,24 @@ struct Data {
     open: bool,
 }
 
+impl Data {
+    /// Hundreds of events may wait for their reader: a path has a hundred bytes, an id fewer.
+    fn is_short(&self) -> bool {
+        let optional = [&self.device, &self.name].into_iter().flatten();
+        let texts = [&self.status, &self.path, &self.id].into_iter().chain(optional);
+        texts.into_iter().all(|text| text.len() <= LONGEST_WORD)
+    }
+}
+
 impl Event {
-    /// Reads an event; one whose data have changed their types beyond recognition comes as [`Event::Other`].
+    /// Reads an event; one whose data have changed their types beyond recognition, or have words longer than any of QEMU's,
+    /// comes as [`Event::Other`].
     pub(crate) fn decode(name: &str, data: Option<Value>) -> Self {
-        let other = || Self::Other { name: name.to_owned() };
-        let Ok(data) = data.map_or(Ok(Data::default()), serde_json::from_value::<Data>) else {
+        let other = || Self::Other {
+            name: fit(name, LONGEST_NAME),
+        };
+        let data = data.map_or(Ok(Data::default()), serde_json::from_value::<Data>);
+        let Some(data) = data.ok().filter(Data::is_short) else {
             return other();
         };
         match name {
@@ -251,6 +270,20 @@ mod tests {
         );
         let nameless = Event::decode("DEVICE_DELETED", Some(json!({"path": "/machine/unattached/device[3]"})));
         assert!(matches!(nameless, Event::DeviceDeleted { device: None, .. }));
+    }
+
+    #[test]
+    fn an_event_with_endless_words_costs_little() {
+        let long = "x".repeat(1_000_000);
+        let data = json!({"device": "hbvf525400aa0001", "path": long});
+        let Event::Other { name } = Event::decode("DEVICE_DELETED", Some(data)) else {
+            panic!("taken in whole")
+        };
+        assert_eq!(name, "DEVICE_DELETED");
+        let Event::Other { name } = Event::decode(&long, None) else {
+            panic!("known?")
+        };
+        assert_eq!(name.len(), LONGEST_NAME);
     }
 
     #[test]

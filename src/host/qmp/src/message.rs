@@ -1,6 +1,7 @@
 //! One line from QEMU.
 
 use crate::event::{self, Event, Stamped};
+use hybond_core::text::fit;
 use serde::Deserialize;
 use serde_json::Value;
 use std::time::SystemTime;
@@ -53,9 +54,13 @@ struct Time {
     microseconds: i64,
 }
 
-/// Reads one line. An id that is not a number of ours answers nothing of ours.
-pub(crate) fn decode(line: &[u8]) -> Result<Message, serde_json::Error> {
-    let envelope: Envelope = serde_json::from_slice(line)?;
+/// Longest text of QEMU's that is kept, in characters. Its own sentences are shorter.
+const LONGEST: usize = 1024;
+
+/// Reads one line. An id that is not a number of ours answers nothing of ours. The error is for people.
+pub(crate) fn decode(line: &[u8]) -> Result<Message, String> {
+    // It quotes what does not fit.
+    let envelope: Envelope = serde_json::from_slice(line).map_err(|e| fit(&e.to_string(), LONGEST))?;
     if envelope.greeting.is_some() {
         return Ok(Message::Greeting);
     }
@@ -70,7 +75,10 @@ pub(crate) fn decode(line: &[u8]) -> Result<Message, serde_json::Error> {
     Ok(Message::Answer {
         id: envelope.id.map(|id| id.as_u64().unwrap_or(u64::MAX)),
         outcome: match envelope.error {
-            Some(refusal) => Err(refusal),
+            Some(Refusal { class, desc }) => Err(Refusal {
+                class: fit(&class, LONGEST),
+                desc: fit(&desc, LONGEST),
+            }),
             None => Ok(envelope.returned.unwrap_or(Value::Null)),
         },
     })
@@ -110,5 +118,22 @@ mod tests {
         assert_eq!(stamped.at, SystemTime::UNIX_EPOCH + Duration::from_micros(10_000_005));
         assert_eq!(stamped.event, Event::Resume);
         assert!(decode(b"{\"return\": ").is_err());
+    }
+
+    #[test]
+    fn what_qemu_says_is_kept_short_and_clean() {
+        let long = "\\u001b[2J".repeat(100_000);
+        let refused = format!("{{\"id\": 8, \"error\": {{\"class\": \"{long}\", \"desc\": \"{long}\"}}}}");
+        let Message::Answer {
+            outcome: Err(refusal), ..
+        } = decode(refused.as_bytes()).expect("refusal")
+        else {
+            panic!("not a refusal")
+        };
+        let odd = format!("{{\"error\": \"{long}\"}}");
+        let error = decode(odd.as_bytes()).expect_err("no refusal");
+        for text in [refusal.class, refusal.desc, error] {
+            assert!(text.len() <= LONGEST && !text.contains(char::is_control), "{text}");
+        }
     }
 }

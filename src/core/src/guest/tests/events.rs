@@ -86,6 +86,29 @@ fn a_guest_that_was_paused_during_a_failover_is_moved_back() {
 }
 
 #[test]
+fn a_guest_that_leaves_its_vf_time_and_again_is_switched_at_our_pace() {
+    let mut guest = on_vf();
+    let mut switched = Vec::new();
+    // Ten changes a second are as many as the channel lets through.
+    for now in (100..60_000).step_by(100) {
+        guest.handle(now, Event::AgentState(mac(), agent(false, true)));
+        while let Some(action) = guest.poll(now) {
+            let outcome = match action {
+                Action::Failback(_) => {
+                    switched.push(now);
+                    Outcome::Switched(agent(true, true))
+                }
+                Action::ReadFilters => Outcome::Filters(Default::default()),
+                other => panic!("{other:?}"),
+            };
+            guest.complete(now, Ok(outcome));
+        }
+    }
+    assert_eq!(switched.first(), Some(&100), "once at once");
+    assert_eq!(switched.len(), 12, "{switched:?}");
+}
+
+#[test]
 fn a_crashed_guest_that_libvirt_keeps_keeps_what_it_has() {
     let mut guest = on_vf();
     guest.handle(1, Event::Running(false));
