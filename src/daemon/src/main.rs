@@ -9,6 +9,8 @@ mod lowers;
 mod path_adapter;
 mod pools;
 mod reservations;
+#[cfg(test)]
+mod secrets_tests;
 mod shared;
 mod sparing;
 mod startup;

@@ -265,7 +265,7 @@ async fn tell(shared: &Arc<Shared>, id: hybond_core::ids::DomainId) {
 }
 
 /// Takes up domains of hybond's that run and have no record: they were started while the daemon was away.
-async fn adopt(shared: &Arc<Shared>) {
+pub(crate) async fn adopt(shared: &Arc<Shared>) {
     let domains = match shared.adapters.libvirt.list_active().await {
         Ok(domains) => domains,
         Err(error) => {

@@ -21,8 +21,8 @@ use tracing::warn;
 
 /// After a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a client may take for its request, and for each read of an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take for its request, and for each read of an answer. Tests do not wait as long.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// Why a socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]

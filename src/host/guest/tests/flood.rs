@@ -134,10 +134,12 @@ async fn an_agent_that_says_hello_all_day_is_heard_now_and_then_and_answered_sel
         pairs: vec![state(1, Path::Primary)],
     };
     let events = flooded(line(&again).repeat(50)).await;
+    let hellos = events
+        .iter()
+        .filter(|event| matches!(event, GuestEvent::AgentHello { .. }));
+    // It sends more than its budget, which is mentioned.
     assert!(
-        events
-            .iter()
-            .all(|event| matches!(event, GuestEvent::AgentHello { .. })),
+        hellos.count() + complaints(&events) == events.len() && complaints(&events) <= 1,
         "{events:?}"
     );
 }

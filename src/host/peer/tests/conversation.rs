@@ -7,16 +7,14 @@ use hybond_core::ids::DomainId;
 use hybond_peer::{IncomingRequest, Limits, Patience, PeerClient, PeerError};
 use hybond_wire::peer::{LIMIT, Request, Response, VERSION};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-
-const ALPN: &[u8] = b"hybond-peer";
 
 fn drain() -> Request {
     Request::Drain {
@@ -25,28 +23,6 @@ fn drain() -> Request {
         domain: DomainId::from_bytes([2; 16]),
         within_ms: 20_000,
     }
-}
-
-/// A client of raw bytes, with a good certificate.
-async fn raw(pki: &Pki, to: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&pki.files.ca).expect("PEM"))
-        .expect("a root");
-    let certificate = CertificateDer::from_pem_file(&pki.files.server_cert).expect("PEM");
-    let key = PrivateKeyDer::from_pem_file(&pki.files.server_key).expect("PEM");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![certificate], key)
-        .expect("a pair");
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    let stream = TcpStream::connect(to).await.expect("connected");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    connector.connect(name, stream).await.expect("a handshake")
 }
 
 /// A server that says these lines to whoever asks, and then hangs or closes.

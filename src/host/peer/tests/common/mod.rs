@@ -8,14 +8,20 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// Longer than anything here takes; a bound, not an expectation.
 pub const LONG: Duration = Duration::from_secs(20);
+
+pub const ALPN: &[u8] = b"hybond-peer";
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -127,4 +133,26 @@ pub async fn ask(client: &Pki, to: &PeerAddr) -> Result<Response, PeerError> {
     tokio::time::timeout(LONG, client.ask(to, &ping(), Patience::within(LONG), |_| {}))
         .await
         .expect("an end in time")
+}
+
+/// A client of raw bytes, with a good certificate.
+pub async fn raw(pki: &Pki, to: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(&pki.files.ca).expect("PEM"))
+        .expect("a root");
+    let certificate = CertificateDer::from_pem_file(&pki.files.server_cert).expect("PEM");
+    let key = PrivateKeyDer::from_pem_file(&pki.files.server_key).expect("PEM");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate], key)
+        .expect("a pair");
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let stream = TcpStream::connect(to).await.expect("connected");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect(name, stream).await.expect("a handshake")
 }
