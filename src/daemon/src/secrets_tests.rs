@@ -111,7 +111,7 @@ async fn daemon(folder: &Path) -> Arc<Shared> {
         book: Mutex::new(PoolBook::default()),
         started: Instant::now(),
     };
-    let journal = Journal::open(&folder.join("state")).expect("a journal");
+    let journal = Journal::open(folder.join("state")).expect("a journal");
     let shared = Shared::new(adapters, journal, broadcast::channel(64).0);
     let control = api::listen(&folder.join("control"), None).expect("listening");
     let plug_reason = "set by the test".to_owned();

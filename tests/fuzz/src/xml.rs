@@ -81,9 +81,9 @@ fn sources(xml: &str, spec: &DomainSpec) {
         .expect("still hybond's");
     let source = new;
     let moved = |pair: &PairSpec| PairSpec {
-        standby: match pair.standby {
+        standby: match &pair.standby {
             StandbyKind::Direct { .. } => StandbyKind::Direct { source: source.clone() },
-            StandbyKind::Ethernet => StandbyKind::Ethernet,
+            other => other.clone(),
         },
         ..pair.clone()
     };
@@ -139,12 +139,8 @@ fn enabled_and_disabled(xml: &str) {
     };
     let pool = "10GE".parse::<hybond_core::ids::PoolName>().expect("a name");
     let pair = |mac: &Mac| PairSpec {
-        mac: *mac,
-        pool: pool.clone(),
         policy: Policy::Require,
-        vlan: None,
-        mtu: None,
-        standby: StandbyKind::Ethernet,
+        ..PairSpec::new(*mac, pool.clone())
     };
     let pairs: Vec<PairSpec> = macs.iter().take(MAX_PAIRS).map(pair).collect();
     let enabled = match hybond_domxml::enable(xml, &pairs) {

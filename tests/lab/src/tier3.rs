@@ -231,6 +231,11 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if self.owner.is_some() {
+            // Nobody has said that it went well.
+            match self.place.keep_logs() {
+                Ok(kept) => progress(&format!("what the emulated hosts have said is in {}", kept.display())),
+                Err(error) => progress(&format!("the logs of the emulated hosts cannot be kept: {error:#}")),
+            }
             if let Err(error) = self.place.clear() {
                 progress(&format!("the lab is not all gone: {error:#}"));
             }
