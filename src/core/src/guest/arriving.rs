@@ -19,10 +19,9 @@ impl Guest {
             self.record.xml_stale = true;
             self.answer_all(&Answer::Done(Vec::new()));
             self.enter(now, Stage::Running);
-            // A daemon that has started meanwhile does not know any more what it had said.
-            for mac in self.record.macs() {
-                self.note_lack(mac);
-            }
+            // libvirt's standbys stay where it has put them; and a daemon that has started meanwhile does not know any more
+            // what it had said.
+            self.find_pfs();
         } else if absent && (self.met || self.record.answered == Some(Hook::Prepare)) {
             self.leave(now, "the domain did not come up on this host");
         } else if self.record.answered.is_none() && self.waiters.is_empty() {

@@ -114,18 +114,17 @@ impl Guest {
         matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. })
     }
 
-    /// A record that was made for a guest found running knows nothing yet.
-    fn find_pfs(&mut self) {
+    /// A record that was made for a guest found running knows nothing yet. Of a standby that libvirt makes, where libvirt has
+    /// put it counts, whatever it was laid out for: a VF of another PF may still wait to be given back.
+    pub(super) fn find_pfs(&mut self) {
         if self.comes() {
             return;
         }
         for mac in self.record.macs() {
             let seen = self.seen.standby.get(&mac).map(|standby| standby.pf.clone());
-            let pf = seen.or_else(|| self.pinned_pf(mac));
+            let pinned = self.pinned_pf(mac);
             let pair = self.record.pairs.entry(mac).or_default();
-            if pair.pf.is_none() {
-                pair.pf = pf;
-            }
+            pair.pf = pinned.or(pair.pf.take()).or(seen);
             if pair.pf.is_none() && self.record.wants_primary(mac) {
                 let why = "libvirt has not said which PF its standby is on; start the domain again";
                 self.degraded.entry(mac).or_insert_with(|| why.to_owned());
@@ -149,6 +148,12 @@ impl Guest {
         self.record.is_indirect(mac) && self.record.pair(mac).lease.is_none()
     }
 
+    /// It may not come without a VF.
+    fn is_required(&self, mac: Mac) -> bool {
+        let policy = self.record.pair_spec(mac).map(|pair| pair.policy);
+        policy == Some(Policy::Require) && self.record.flavor(mac) != Some(Flavor::Virtual)
+    }
+
     /// What happened during a look is younger than what was seen, or the same.
     fn catch_up(&mut self) {
         for event in std::mem::take(&mut self.meanwhile) {
@@ -157,7 +162,6 @@ impl Guest {
     }
 
     fn no_vf(&mut self, now: Millis, mac: Mac, reason: String, pf: Option<IfName>) {
-        let policy = self.record.pair_spec(mac).map(|pair| pair.policy).unwrap_or_default();
         let comes = self.comes();
         let pf = self.pinned_pf(mac).or(pf);
         match (self.record.flavor(mac), &pf) {
@@ -168,7 +172,7 @@ impl Guest {
             }
             _ => {}
         }
-        let required = policy == Policy::Require && self.record.flavor(mac) != Some(Flavor::Virtual);
+        let required = self.is_required(mac);
         let pair = self.record.pairs.entry(mac).or_default();
         pair.lease = None;
         self.confirm.remove(&mac);
@@ -231,6 +235,10 @@ impl Guest {
             Action::Failback(mac) => self.later(Retry::Failback(*mac), now),
             Action::Failover(_) | Action::Unplug(_) if matches!(self.record.stage, Stage::Draining { .. }) => {
                 self.drain_failed(now, &reason);
+            }
+            // As long as it has one of another PF, it is not known whether there is one for it.
+            Action::ResetVf(lease) | Action::Release(lease) if comes && self.is_required(lease.mac) => {
+                self.leave(now, &reason);
             }
             Action::ResetVf(lease) | Action::Release(lease) => self.later(Retry::Clean(lease.mac), now),
             // It may be gone all the same; and in its place there has to be another.

@@ -302,6 +302,57 @@ fn a_network_chooses_the_pf_at_a_start_and_the_vf_follows() {
     );
 }
 
+/// A start after which a VF of PF pf0 was left over, and whose network chooses pf7. Cleaning the VF fails.
+fn placed_beside_its_vf(policy: Policy) -> Guest {
+    let of_network = |source| {
+        let mut spec = of_network(source);
+        spec.pairs[0].policy = policy;
+        spec
+    };
+    let mut left = record(Stage::Leaving);
+    left.spec = of_network(None);
+    let mut guest = Guest::new(left, Settings::default());
+    guest.handle(0, Event::Request(Token(1), Request::Prepare(of_network(None))));
+    let nothing = Outcome::Looked(Snapshot::default());
+    expect(&mut guest, 0, Action::Look { libvirt: false }, nothing);
+    assert_eq!(answer(&mut guest, 0), Answer::Done(vec![]));
+    guest.handle(1, Event::Request(Token(2), Request::Place(of_network(Some("pf7")))));
+    assert_eq!(guest.poll(1), Some(Action::ResetVf(lease())));
+    guest.complete(1, Err(failure("VF 0 of pf0 still has its MAC")));
+    guest
+}
+
+#[test]
+fn a_pair_is_on_the_pf_that_its_network_has_chosen_though_a_vf_of_another_could_not_be_given_back() {
+    let mut guest = placed_beside_its_vf(Policy::Prefer);
+    assert_eq!(answer(&mut guest, 1), Answer::Done(vec![]));
+    guest.handle(2, Event::QmpConnected(qmp(true, false)));
+    assert_eq!(guest.poll(2), Some(Action::ResetVf(lease())));
+    let chosen: IfName = "pf7".parse().expect("name");
+    assert_eq!(guest.record().pairs[&mac()].pf, Some(chosen.clone()));
+    guest.complete(2, Ok(Outcome::Done));
+    expect(&mut guest, 2, Action::Release(lease()), Outcome::Done);
+    assert!(matches!(guest.poll(2), Some(Action::Lease(ask)) if ask.pf == Some(chosen.clone())));
+    let none = Outcome::NoVf {
+        reason: "every VF of pool lan is leased on PF pf7".into(),
+        pf: Some(pf()),
+    };
+    guest.complete(2, Ok(none));
+    let sources = vec![(mac(), chosen.clone())];
+    expect(&mut guest, 2, Action::RepairXml { sources }, Outcome::Done);
+    assert_eq!(guest.record().pairs[&mac()].pf, Some(chosen));
+}
+
+#[test]
+fn require_refuses_where_a_vf_of_another_pf_cannot_be_given_back() {
+    let mut guest = placed_beside_its_vf(Policy::Require);
+    let refused = answer(&mut guest, 1);
+    assert!(
+        matches!(&refused, Answer::Refused(why) if why.contains("still has its MAC")),
+        "{refused:?}"
+    );
+}
+
 #[test]
 fn a_network_is_told_where_to_be_while_libvirt_still_listens() {
     let spec = of_network(None);

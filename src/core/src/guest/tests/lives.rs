@@ -231,6 +231,7 @@ fn a_vf_on_another_pf_than_the_standby_that_libvirt_made_is_given_back() {
     expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
     expect(&mut guest, 0, Action::Release(lease()), Outcome::Done);
     assert_eq!(guest.record().pairs[&mac()].lease, None);
+    assert_eq!(guest.record().pairs[&mac()].pf, Some(elsewhere.clone()));
     // Another of the right PF, and no other.
     assert!(matches!(guest.poll(0), Some(Action::Lease(ask)) if ask.pf == Some(elsewhere.clone())));
     let vf = Vf {
