@@ -5,6 +5,7 @@ use crate::world::World;
 use hybond_core::Millis;
 use hybond_core::guest::{Event, Job, MigrationSeen};
 use hybond_core::ids::DomainId;
+use hybond_core::pool::Lease;
 
 /// Within which an administrator's word may still be the reason for a missing lease.
 const TOUCHED: Millis = 200_000;
@@ -19,8 +20,16 @@ impl World {
             .get(&id)
             .into_iter()
             .flat_map(|record| &record.pairs);
+        let machine = &self.hosts[from].machine;
+        // One of another PF than the standby's is of no use to the pair: libvirt's network has chosen, and the VF is to be
+        // given back.
+        let fits = |lease: &&Lease| {
+            machine
+                .standby_of(lease.mac)
+                .is_some_and(|standby| standby.pf == lease.vf.pf)
+        };
         let had = leases
-            .filter_map(|(mac, pair)| Some((*mac, pair.lease.as_ref()?.vf.id.clone())))
+            .filter_map(|(mac, pair)| Some((*mac, pair.lease.as_ref().filter(fits)?.vf.id.clone())))
             .collect();
         if let Some(operation) = self.operations.get_mut(&id) {
             operation.had = had;
