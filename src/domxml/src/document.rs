@@ -1,6 +1,6 @@
 //! Finding things in a parsed domain.
 
-use crate::error::XmlError;
+use crate::error::{XmlError, cut};
 use crate::{MAX_XML, NAMESPACE, bounds};
 use hybond_core::ids::Mac;
 use roxmltree::{Document, Node, ParsingOptions};
@@ -13,7 +13,7 @@ pub(crate) fn domain_document(xml: &str) -> Result<Document<'_>, XmlError> {
     let document = document(xml)?;
     let root = document.root_element();
     if !is(root, "domain") {
-        let found = root.tag_name().name().chars().take(64).collect();
+        let found = cut(root.tag_name().name());
         return Err(XmlError::NotADomain { found });
     }
     Ok(document)
@@ -102,7 +102,7 @@ pub(crate) fn required<'a>(node: Node<'a, '_>, attribute: &'static str) -> Resul
 pub(crate) fn label(node: Node<'_, '_>) -> String {
     let name = node.tag_name().name();
     if node.tag_name().namespace() == Some(NAMESPACE) {
-        return format!("hybond:{name}");
+        return cut(&format!("hybond:{name}"));
     }
-    name.to_owned()
+    cut(name)
 }

@@ -3,7 +3,7 @@
 use crate::AGENT_PORT;
 use crate::disable::disable;
 use crate::document::{child, children, devices, document, domain_document, interface};
-use crate::error::XmlError;
+use crate::error::{XmlError, cut};
 use crate::metadata::{Metadata, PairMetadata, prefixed};
 use crate::pcie::{check_machine, free_slots};
 use crate::read::{domain_id, is_agent_channel, is_virtio, qmp_path, standby_kind, standby_of};
@@ -175,7 +175,7 @@ pub(crate) fn ethernet(original: &str, mac: Mac) -> Result<String, XmlError> {
             mac,
             problem: format!(
                 "is of type '{}'; only of type 'direct', 'network', 'bridge' or 'ethernet' can become a standby",
-                kind.value()
+                cut(kind.value())
             ),
         });
     }

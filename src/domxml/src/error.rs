@@ -136,9 +136,9 @@ pub enum XmlError {
     Spliced(#[source] Fault),
 }
 
-/// Cuts a value for an error text.
+/// A value, fit for an error text.
 pub(crate) fn cut(text: &str) -> String {
-    text.chars().take(64).collect()
+    hybond_core::text::fit(text, 64)
 }
 
 /// Why and where a text is not well-formed. Never what stands there: it may be of any length, and part of a secret.

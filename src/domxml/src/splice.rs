@@ -1,7 +1,7 @@
 //! Replacing bytes of an XML text.
 
 use crate::document::{child, document, domain_document, interface};
-use crate::error::XmlError;
+use crate::error::{XmlError, cut};
 use hybond_core::ids::{IfName, Mac};
 use roxmltree::{Attribute, Node};
 use std::ops::Range;
@@ -86,7 +86,7 @@ pub fn set_sources(xml: &str, sources: &[(Mac, IfName)]) -> Result<String, XmlEr
                 ));
             }
             (_, other) => {
-                let other = other.unwrap_or_default();
+                let other = cut(other.unwrap_or_default());
                 let only = "only of type 'direct' or 'network' has a <source> to set";
                 return Err(wrong(format!("is of type '{other}'; {only}")));
             }

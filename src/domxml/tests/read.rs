@@ -347,3 +347,21 @@ fn a_fault_in_the_xml_is_told_by_its_place_and_never_by_what_stands_there() {
         assert!(cause.contains(" at 1:"), "{cause}");
     }
 }
+
+#[test]
+fn what_an_error_shows_of_the_xml_is_short_and_steers_no_terminal() {
+    const PAIR: &str = "<hybond:pair mac='52:54:00:aa:00:01' pool='p'/>";
+    let long = format!("&#10;\u{9b}2J{}", "x".repeat(10_000));
+    let mtu = ETHERNET.replace("<model", &format!("<mtu size='{long}'/><model"));
+    let kind = ETHERNET.replace("'ethernet'", &format!("'{long}'"));
+    for devices in [mtu, kind] {
+        let error = error_of(PAIR, &devices);
+        assert!(error.len() < 400 && !error.contains(char::is_control), "{error}");
+        let plain = domain("", &devices);
+        let change = [(mac(1), "ens1".parse().expect("a name"))];
+        let error = hybond_domxml::set_sources(&plain, &change)
+            .expect_err("not direct")
+            .to_string();
+        assert!(error.len() < 400 && !error.contains(char::is_control), "{error}");
+    }
+}
