@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-packages test-fuzz soak demo packages clean
+.PHONY: test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-tier3 test-crash test-packages test-fuzz soak demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -30,11 +30,11 @@ build: setup-build ## build every program, unoptimised
 lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
-test: setup ## lint and every suite that needs neither a guest nor emulated hosts
-	packaging/dev/test.sh lint unit pair netns qemu packages
+test: setup packages ## lint and every suite but the emulated hosts and the longer fuzzing: up to 40 minutes
+	packaging/dev/test.sh lint unit pair netns qemu packages guest lab
 
-test-all: setup ## make test, then the guest, the lab with its emulated hosts, and what they show: up to an hour
-	packaging/dev/test.sh lint unit pair netns qemu packages guest lab coverage
+test-all: setup packages ## make test, then the emulated hosts, the fuzzers, and what all of it shows: half an hour more
+	packaging/dev/test.sh lint unit pair netns qemu packages guest lab tier3 fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit
@@ -51,8 +51,14 @@ test-qemu: setup ## real QEMU, without libvirt
 test-guest: setup packages ## the agent in a guest of its own: Debian's kernel in QEMU, packets counted
 	packaging/dev/test.sh guest
 
-test-lab: setup packages ## emulated hosts: the three tiers of tests/lab
+test-lab: setup packages ## two QEMUs, and two libvirtds in namespaces: a guest's lives, daemons that die, a short soak
 	packaging/dev/test.sh lab
+
+test-tier3: setup packages ## two emulated hosts with SR-IOV, VFIO, AppArmor and systemd, and the packages on them
+	packaging/dev/test.sh tier3
+
+test-crash: setup ## the daemon killed before and after every effect of every operation, on either host; up to 20 minutes
+	HYBOND_CRASH_POINTS=all cargo test --locked -p hybond-lab --test crash -- --ignored --test-threads=1 --nocapture
 
 test-packages: setup-build ## build the packages, unpack them, look at every file
 	packaging/dev/test.sh packages
