@@ -2,11 +2,13 @@
 
 use hybond_core::ids::DomainId;
 use hybond_journal::{Journal, JournalError};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const ID: [u8; 16] = [7; 16];
 /// Set for the child that is killed: the journal's directory.
@@ -134,7 +136,15 @@ fn a_read_only_file_system_is_named() {
 
 fn remount_read_only(dir: &Path) {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(Some("tmpfs"), dir, Some("tmpfs"), flags, None::<&str>).expect("remounted");
+    let remount = || mount(Some("tmpfs"), dir, Some("tmpfs"), flags, None::<&str>);
+    // Another test's child process has the journal's files, too, from its fork to its exec.
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut done = remount();
+    while done == Err(Errno::EBUSY) && Instant::now() < until {
+        std::thread::yield_now();
+        done = remount();
+    }
+    done.expect("remounted");
 }
 
 /// Runs `test` with a small file system of its own, in a thread with a mount namespace of its own. Without the right to
