@@ -12,8 +12,14 @@ use machine::{GUEST, Lines, MAC, Machine, Ping};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Greets the agent, as hybondd does: again where no answer comes. What is sent while a port opens can be lost on the way.
 fn hello(port: &mut Lines) -> Value {
-    port.send(&json!({"type": "hello", "id": 1, "version": 1, "pairs": [MAC]}));
+    for _ in 0..10 {
+        port.send(&json!({"type": "hello", "id": 1, "version": 1, "pairs": [MAC]}));
+        if !port.silent(Duration::from_secs(9)) {
+            break;
+        }
+    }
     port.wait(|m| m["type"] == "hello")["pairs"][0].clone()
 }
 
