@@ -13,7 +13,7 @@ fn mac() -> Mac {
     "52:54:00:aa:00:01".parse().expect("a MAC")
 }
 
-fn nic(index: u32, name: &str, kind: Kind) -> Link {
+pub(crate) fn nic(index: u32, name: &str, kind: Kind) -> Link {
     Link {
         index,
         name: name.to_owned(),

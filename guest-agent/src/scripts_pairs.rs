@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, Named};
 use crate::model::{Action, Bond, Kind, Link, View};
+use crate::scripts;
 use hybond_core::ids::Mac;
 use hybond_wire::agent::ToAgent;
 use std::collections::BTreeMap;
@@ -12,18 +13,10 @@ fn mac(n: u8) -> Mac {
 
 fn nic(index: u32, of: u8, kind: Kind) -> Link {
     Link {
-        index,
-        name: format!("eth{index}"),
         mac: Some(mac(of)),
         permanent: Some(mac(of)),
-        up: kind == Kind::Virtio,
         carrier: true,
-        mtu: 1500,
-        master: None,
-        lower: None,
-        v6_mode: 0,
-        kind,
-        bond: None,
+        ..scripts::nic(index, &format!("eth{index}"), kind)
     }
 }
 

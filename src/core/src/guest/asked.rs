@@ -63,8 +63,7 @@ impl Guest {
 
     /// `prepare` follows `migrate` and `restore`, which have laid everything out; alone, it is a start.
     fn prepare(&mut self, now: Millis, token: Token, spec: DomainSpec) {
-        let comes = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
-        if comes && self.record.answered == Some(Hook::Announce) && self.is_as_told(&spec) {
+        if self.comes() && self.record.answered == Some(Hook::Announce) && self.is_as_told(&spec) {
             self.rewritable = false;
             self.record.set_spec(spec);
             self.deadline = self.stage_ends(now);
@@ -79,8 +78,7 @@ impl Guest {
 
     /// `start` follows `prepare`, and says where libvirt has put the standbys whose places it chooses itself.
     fn place(&mut self, now: Millis, token: Token, spec: DomainSpec) {
-        let comes = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
-        if !comes || self.record.answered != Some(Hook::Prepare) {
+        if !self.comes() || self.record.answered != Some(Hook::Prepare) {
             return self.refuse(
                 token,
                 "libvirt starts the domain, and has not said so before; start it again",

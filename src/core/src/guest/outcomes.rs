@@ -110,7 +110,8 @@ impl Guest {
         }
     }
 
-    fn comes(&self) -> bool {
+    /// It is laid out here, and does not run yet.
+    pub(super) fn comes(&self) -> bool {
         matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. })
     }
 

@@ -47,9 +47,8 @@ impl Guest {
     }
 
     pub(super) fn look(&self) -> Action {
-        let comes = matches!(self.record.stage, Stage::Starting | Stage::Incoming { .. });
         Action::Look {
-            libvirt: !comes || self.waiters.is_empty() && self.seen.qmp.is_none(),
+            libvirt: !self.comes() || self.waiters.is_empty() && self.seen.qmp.is_none(),
         }
     }
 

@@ -49,7 +49,6 @@ pub struct Scene<'a> {
     identity: Identity,
     /// The host that the guest is on, or was last.
     at: usize,
-    boots: u32,
 }
 
 impl<'a> Scene<'a> {
@@ -60,15 +59,17 @@ impl<'a> Scene<'a> {
     pub fn new(pair: &'a Pair, daemons: [Daemon; 2]) -> Result<Self> {
         let guest = Hybrid::new("mortal");
         let nodes = HOSTS.map(|name| pair.host(name));
+        for node in nodes {
+            node.ok(&format!("mkdir -p {CRASH}"))?;
+        }
         guest.define(nodes[0], &format!("--pool {POOL}"))?;
-        let mut scene = Self {
+        let scene = Self {
             nodes,
             daemons,
             pair,
             identity: Identity::of(&guest)?,
             guest,
             at: 0,
-            boots: 0,
         };
         scene.make_ready(Operation::Drain)?;
         Ok(scene)
@@ -216,7 +217,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The guest as an operation wants to find it: off, drained, or on its VF.
-    fn make_ready(&mut self, operation: Operation) -> Result<()> {
+    fn make_ready(&self, operation: Operation) -> Result<()> {
         let name = self.guest.name().to_owned();
         let runs = !self.running_on()?.is_empty();
         let node = self.nodes[self.at];
@@ -224,7 +225,7 @@ impl<'a> Scene<'a> {
             if runs {
                 node.ok(&format!("virsh destroy {name}"))?;
             }
-            return self.nothing_is_left(&[0, 1]);
+            return self.nothing_is_left();
         }
         if !runs {
             self.boot()?;
@@ -236,20 +237,19 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    fn boot(&mut self) -> Result<()> {
+    fn boot(&self) -> Result<()> {
         let node = self.nodes[self.at];
-        self.boots += 1;
         self.guest.boot(node)
     }
 
     /// What has to be true after an operation, whether or not a daemon has died in it.
-    fn is_well(&mut self, operation: Operation) -> Result<()> {
+    fn is_well(&self, operation: Operation) -> Result<()> {
         let name = self.guest.name().to_owned();
         match operation {
-            Operation::Destroy => return self.nothing_is_left(&[0, 1]),
+            Operation::Destroy => return self.nothing_is_left(),
             // A start that its hook has refused is one to be repeated.
             Operation::Start if self.running_on()?.is_empty() => {
-                self.nothing_is_left(&[0, 1])?;
+                self.nothing_is_left()?;
                 self.boot()?;
             }
             Operation::Start => self.guest.guest.wait_ready(self.nodes[self.at], OPERATION)?,
@@ -278,10 +278,10 @@ impl<'a> Scene<'a> {
         self.pair.peer().until("ping of the guest", &ping, SETTLE).map(drop)
     }
 
-    fn nothing_is_left(&self, hosts: &[usize]) -> Result<()> {
-        for host in hosts {
-            let left = leftovers(self.nodes[*host], SETTLE)?;
-            ensure!(left.is_empty(), "left on {}:\n{left}", HOSTS[*host]);
+    fn nothing_is_left(&self) -> Result<()> {
+        for node in self.nodes {
+            let left = leftovers(node, SETTLE)?;
+            ensure!(left.is_empty(), "left on {}:\n{left}", node.name());
         }
         Ok(())
     }

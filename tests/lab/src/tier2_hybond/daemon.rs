@@ -45,7 +45,6 @@ pub fn install(node: &Node, programs: &Programs, initramfs: &[u8]) -> Result<()>
         let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         node.write_file(path, &content, "644")?;
     }
-    node.ok(&format!("mkdir -p {CRASH}"))?;
     node.ok("set -e; mkdir -p /etc/libvirt/hooks/qemu.d\n\
          ln -sf /usr/lib/libvirt/hybond-hook /etc/libvirt/hooks/qemu.d/50-hybond\n\
          systemd-sysusers hybond.conf; systemd-tmpfiles --create hybond.conf")?;

@@ -230,8 +230,8 @@ fn an_indirect_pair_without_a_vf_says_so_though_the_daemon_has_started_again_bef
     assert!(guest.degraded(mac()).is_some_and(|why| why.contains("without a VF")));
 }
 
-#[test]
-fn a_vf_that_an_earlier_life_left_below_a_standby_is_cleaned_before_it_serves_again() {
+/// An indirect guest that is started where an earlier life of its has left the macvtap and the VF below.
+fn started_over_what_was_left() -> Guest {
     let spec = indirect(Policy::Prefer);
     let mut left = record(Stage::Incoming { migration: migration() });
     left.spec = spec.clone();
@@ -242,6 +242,12 @@ fn a_vf_that_an_earlier_life_left_below_a_standby_is_cleaned_before_it_serves_ag
         ..Snapshot::default()
     };
     expect(&mut guest, 0, Action::Look { libvirt: false }, Outcome::Looked(seen));
+    guest
+}
+
+#[test]
+fn a_vf_that_an_earlier_life_left_below_a_standby_is_cleaned_before_it_serves_again() {
+    let mut guest = started_over_what_was_left();
     expect(&mut guest, 0, Action::RemoveStandby(mac()), Outcome::Done);
     expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
     expect(&mut guest, 0, Action::Release(lease()), Outcome::Done);
@@ -250,16 +256,7 @@ fn a_vf_that_an_earlier_life_left_below_a_standby_is_cleaned_before_it_serves_ag
 
 #[test]
 fn a_start_is_refused_where_what_an_earlier_life_left_cannot_be_removed() {
-    let spec = indirect(Policy::Prefer);
-    let mut left = record(Stage::Incoming { migration: migration() });
-    left.spec = spec.clone();
-    let mut guest = Guest::new(left, Settings::default());
-    guest.handle(0, Event::Request(Token(1), Request::Prepare(spec)));
-    let seen = Snapshot {
-        standby: [(mac(), over_vf(true))].into(),
-        ..Snapshot::default()
-    };
-    expect(&mut guest, 0, Action::Look { libvirt: false }, Outcome::Looked(seen));
+    let mut guest = started_over_what_was_left();
     assert_eq!(guest.poll(0), Some(Action::RemoveStandby(mac())));
     guest.complete(0, Err(failure("busy")));
     assert_eq!(answer(&mut guest, 0), Answer::Refused("busy".into()));
