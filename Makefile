@@ -30,11 +30,14 @@ build: setup-build ## build every program, unoptimised
 lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
-test: setup packages ## lint and every suite but the emulated hosts and the longer fuzzing: up to 40 minutes
-	packaging/dev/test.sh lint unit pair netns qemu packages guest lab
+# What keeps one core busy runs beside another such.
+suites := lint unit pair+netns packages qemu+crash guest+lab tier3
 
-test-all: setup packages ## make test, then the emulated hosts, the fuzzers, and what all of it shows: half an hour more
-	packaging/dev/test.sh lint unit pair netns qemu packages guest lab tier3 fuzz coverage
+test: setup packages ## lint and every suite: unit, namespaces, real QEMU, tiers 1 to 3; up to 40 minutes on 2 cores
+	packaging/dev/test.sh $(suites) coverage
+
+test-all: setup packages ## make test, and the fuzzers: ten minutes more
+	packaging/dev/test.sh $(suites) fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit
@@ -51,14 +54,14 @@ test-qemu: setup ## real QEMU, without libvirt
 test-guest: setup packages ## the agent in a guest of its own: Debian's kernel in QEMU, packets counted
 	packaging/dev/test.sh guest
 
-test-lab: setup packages ## two QEMUs, and two libvirtds in namespaces: a guest's lives, daemons that die, a short soak
-	packaging/dev/test.sh lab
+test-lab: setup packages ## two libvirtds in namespaces: migrations, a guest's lives, daemons that die, a short soak
+	packaging/dev/test.sh lab crash
 
 test-tier3: setup packages ## two emulated hosts with SR-IOV, VFIO, AppArmor and systemd, and the packages on them
 	packaging/dev/test.sh tier3
 
 test-crash: setup ## the daemon killed before and after every effect of every operation, on either host; up to 20 minutes
-	HYBOND_CRASH_POINTS=all cargo test --locked -p hybond-lab --test crash -- --ignored --test-threads=1 --nocapture
+	HYBOND_CRASH_POINTS=all packaging/dev/test.sh crash
 
 test-packages: setup-build ## build the packages, unpack them, look at every file
 	packaging/dev/test.sh packages

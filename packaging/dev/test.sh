@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Runs test suites one after the other and adds their results up. A suite that fails does not keep the next from running.
-# Usage: test.sh SUITE…   with lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, tier3, soak, coverage
+# Usage: test.sh SUITE…         each one of those below
+#        test.sh SUITE+SUITE …  these two at the same time, where neither keeps two cores busy
 #
 # A suite's output is shown as it comes and kept in target/test/SUITE.log. Counted are cargo's `test result:` lines and
 # plain `N passed, N failed` lines. The last line printed is the sum, in that plain form.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$top"
+
+suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, tier3, soak, coverage"
 
 # Tests of these crates need root, QEMU or minutes, so each is a suite of its own.
 own_suite=(hybond-test-pair hybond-test-netns hybond-test-qemu hybond-lab)
@@ -29,10 +32,13 @@ suite() {
                 limit 20m cargo test --locked --no-fail-fast -p hybond-agent --test qemu -- --ignored --test-threads=1 --nocapture
         ;;
     lab)
-        limit 40m cargo test --locked --no-fail-fast -p hybond-lab --lib --bins --test tier2 --test lives --test crash --test soak \
+        limit 40m cargo test --locked --no-fail-fast -p hybond-lab --lib --bins --test tier2 --test lives --test soak \
             -- --include-ignored --test-threads=1 --nocapture
         ;;
-    # Emulated hosts sometimes crash, for reasons of their own (docs/lab.md): not part of make test.
+    # Hosts of its own, so that it can run beside other suites.
+    crash)
+        HYBOND_LAB=crash limit 40m cargo test --locked -p hybond-lab --test crash -- --include-ignored --test-threads=1 --nocapture
+        ;;
     tier3)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test ground --test tier3 \
             -- --include-ignored --test-threads=1 --nocapture
@@ -44,7 +50,7 @@ suite() {
         ;;
     # Last: by the logs of the others. What it writes becomes docs/coverage.md after a run of all.
     coverage) coverage ;;
-    *) die "no suite named $1; there are lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, tier3, soak, coverage" ;;
+    *) die "no suite named $1; there are $suites" ;;
     esac
 }
 
@@ -60,8 +66,8 @@ coverage() {
     mv "$logs/coverage.part" "$logs/coverage.md" && return "$status"
 }
 
-# count FILE: "PASSED FAILED SKIPPED", summed over its lines. What one suite ignores is run by another: guest, lab and tier3
-# run every test that is ignored.
+# count FILE: "PASSED FAILED SKIPPED", summed over its lines. What one suite ignores is run by another: guest, lab, crash
+# and tier3 run every test that is ignored.
 count() {
     awk '
         /^test result: / {
@@ -77,32 +83,50 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0 }' "$1"
 }
 
-[ $# -gt 0 ] || die "which suite? lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, tier3, soak, coverage"
+# run SUITE: shows what the suite says, keeps it, and leaves its status and how long it took beside it.
+run() {
+    local status=0 begun=$SECONDS
+    suite "$1" 2>&1 | tee "$logs/$1.log" || status=$?
+    echo "$status $((SECONDS - begun))" >"$logs/$1.status"
+}
+
+# Where two talk at a time, each line says whose it is.
+run_named() { run "$1" | sed -u "s/^/$1: /"; }
+
+[ $# -gt 0 ] || die "which suite? $suites"
 logs=target/test
 mkdir -p "$logs"
 total_passed=0 total_failed=0 total_skipped=0
 table=()
-for name in "$@"; do
-    say "$name"
-    begun=$SECONDS
-    status=0
-    suite "$name" 2>&1 | tee "$logs/$name.log" || status=$?
-    read -r passed failed skipped < <(count "$logs/$name.log")
-    # Did not compile, ran out of time, crashed: no line says so, so the status does.
-    note=
-    if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
-        failed=1
-        note="ended with status $status"
-        [ "$status" != 124 ] || note="ran out of time"
-    elif [ "$status" = 0 ] && [ "$passed" = 0 ]; then
-        failed=$((failed + 1))
-        note="ran no test"
+for group in "$@"; do
+    say "$group"
+    IFS=+ read -ra names <<<"$group"
+    if [ ${#names[@]} = 1 ]; then
+        run "$group"
+    else
+        for name in "${names[@]}"; do run_named "$name" & done
+        wait
     fi
-    table+=("$(printf '%-10s %6d passed %4d failed %4d skipped %6d s  %s' \
-        "$name" "$passed" "$failed" "$skipped" "$((SECONDS - begun))" "$note")")
-    total_passed=$((total_passed + passed))
-    total_failed=$((total_failed + failed))
-    total_skipped=$((total_skipped + skipped))
+    for name in "${names[@]}"; do
+        read -r status seconds <"$logs/$name.status"
+        rm "$logs/$name.status"
+        read -r passed failed skipped < <(count "$logs/$name.log")
+        # Did not compile, ran out of time, crashed: no line says so, so the status does.
+        note=
+        if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+            failed=1
+            note="ended with status $status"
+            [ "$status" != 124 ] || note="ran out of time"
+        elif [ "$status" = 0 ] && [ "$passed" = 0 ]; then
+            failed=$((failed + 1))
+            note="ran no test"
+        fi
+        table+=("$(printf '%-10s %6d passed %4d failed %4d skipped %6d s  %s' \
+            "$name" "$passed" "$failed" "$skipped" "$seconds" "$note")")
+        total_passed=$((total_passed + passed))
+        total_failed=$((total_failed + failed))
+        total_skipped=$((total_skipped + skipped))
+    done
 done
 
 say "result"

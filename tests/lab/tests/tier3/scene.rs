@@ -28,9 +28,14 @@ impl<'a> Scene<'a> {
         (self.src, self.dst, &self.guest, &self.stage)
     }
 
-    /// The guest runs on `src`, over its VF, and can be reached; `dst` has nothing of it.
-    pub fn is_home(&self) -> Result<()> {
-        let pair = self.guest.wait_primary(self.src)?;
+    /// The guest runs on this host, over its VF, and can be reached; the other has nothing of it.
+    pub fn is_settled(&self, host: &Host) -> Result<()> {
+        let other = if host.name() == self.src.name() {
+            self.dst
+        } else {
+            self.src
+        };
+        let pair = self.guest.wait_primary(host)?;
         ensure!(pair.degraded.is_none(), "degraded: {pair:?}");
         let address = self.guest.address();
         let ping = format!("ping -c 1 -W 2 {address}");
@@ -38,7 +43,7 @@ impl<'a> Scene<'a> {
             .lab
             .peer()
             .until("ping of the guest", &ping, Duration::from_secs(30))?;
-        nothing_is_left(self, self.dst)
+        nothing_is_left(self, other)
     }
 
     /// After a failure: settings back, daemons up, the guest on `src`.

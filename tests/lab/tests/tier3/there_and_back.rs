@@ -10,59 +10,66 @@ const MAC: &str = "52:54:00:aa:00:01";
 const STANDBY: &str = "hb525400aa0001";
 
 pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
-    for (from, to) in [(scene.src, scene.dst), (scene.dst, scene.src)] {
-        let measured = measured_migration(&scene.stage, &scene.guest, from, to, None, Stopwatch::default())?;
-        let figures = measured.migration.entry();
-        eprintln!(
-            "  {} to {}: virsh {:.0} s, on the VF {:.0} s later; lost at the failover {}, at the failback {}, in all {}; \
-             longest gap {:.0} ms; interrupts {:?}",
-            from.name(),
-            to.name(),
-            measured.virsh.as_secs_f64(),
-            measured.settled.as_secs_f64(),
-            figures.lost_failover,
-            figures.lost_failback,
-            figures.lost_total,
-            figures.longest_gap_ms,
-            measured.carried
-        );
-        let timeline = &measured.timeline;
-        let setup = begin(timeline, "migration")?;
-        let gone = end(timeline, "unplug")?;
-        ensure!(
-            gone < setup,
-            "the VF was gone {:.1} ms after QEMU's setup",
-            gone - setup
-        );
-        ensure!(begin(timeline, "failover")? < gone, "unplugged before the failover");
+    moved(scene, scene.src, scene.dst)?;
+    moved(scene, scene.dst, scene.src)
+}
 
-        let vf = measured.after.vf.as_ref().context("no VF")?.to_string();
-        let pf = measured.after.pf.as_ref().context("no PF")?.to_string();
-        ensure!(
-            to.vfs(&pf)?.contains(&vf),
-            "VF {vf} is none of {pf}, where the standby is"
-        );
-        let below = to.ok(&format!("cd /sys/class/net/{STANDBY} && echo lower_*"))?;
-        ensure!(below.trim() == format!("lower_{pf}"), "the standby is on {below}");
-        ensure!(
-            measured.carried.primary > 100,
-            "the new VF does not carry the traffic: {:?}",
-            measured.carried
-        );
-        is_right(to, scene.guest.name(), to.name())?;
-        is_right(from, scene.guest.name(), from.name())?;
-        nothing_is_left(scene, from)?;
-        ensure!(
-            figures.lost_failover == 0,
-            "lost at the failover: {}",
-            figures.lost_failover
-        );
-        ensure!(
-            figures.lost_failback == 0,
-            "lost at the failback: {}",
-            figures.lost_failback
-        );
-    }
+pub fn there(scene: &Scene<'_>) -> Result<()> {
+    moved(scene, scene.src, scene.dst)
+}
+
+fn moved(scene: &Scene<'_>, from: &Host, to: &Host) -> Result<()> {
+    let measured = measured_migration(&scene.stage, &scene.guest, from, to, None, Stopwatch::default())?;
+    let figures = measured.migration.entry();
+    eprintln!(
+        "  {} to {}: virsh {:.0} s, on the VF {:.0} s later; lost at the failover {}, at the failback {}, in all {}; \
+         longest gap {:.0} ms; interrupts {:?}",
+        from.name(),
+        to.name(),
+        measured.virsh.as_secs_f64(),
+        measured.settled.as_secs_f64(),
+        figures.lost_failover,
+        figures.lost_failback,
+        figures.lost_total,
+        figures.longest_gap_ms,
+        measured.carried
+    );
+    let timeline = &measured.timeline;
+    let setup = begin(timeline, "migration")?;
+    let gone = end(timeline, "unplug")?;
+    ensure!(
+        gone < setup,
+        "the VF was gone {:.1} ms after QEMU's setup",
+        gone - setup
+    );
+    ensure!(begin(timeline, "failover")? < gone, "unplugged before the failover");
+
+    let vf = measured.after.vf.as_ref().context("no VF")?.to_string();
+    let pf = measured.after.pf.as_ref().context("no PF")?.to_string();
+    ensure!(
+        to.vfs(&pf)?.contains(&vf),
+        "VF {vf} is none of {pf}, where the standby is"
+    );
+    let below = to.ok(&format!("cd /sys/class/net/{STANDBY} && echo lower_*"))?;
+    ensure!(below.trim() == format!("lower_{pf}"), "the standby is on {below}");
+    ensure!(
+        measured.carried.primary > 100,
+        "the new VF does not carry the traffic: {:?}",
+        measured.carried
+    );
+    is_right(to, scene.guest.name(), to.name())?;
+    is_right(from, scene.guest.name(), from.name())?;
+    nothing_is_left(scene, from)?;
+    ensure!(
+        figures.lost_failover == 0,
+        "lost at the failover: {}",
+        figures.lost_failover
+    );
+    ensure!(
+        figures.lost_failback == 0,
+        "lost at the failback: {}",
+        figures.lost_failback
+    );
     Ok(())
 }
 
