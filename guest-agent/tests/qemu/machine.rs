@@ -106,7 +106,7 @@ impl Lines {
     }
 
     /// The next message that fits.
-    pub fn wait(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait(&mut self, mut fits: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let line = self.line();
             let message: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
@@ -128,10 +128,16 @@ impl Lines {
     }
 }
 
+fn deleted_device(message: &Value) -> Option<String> {
+    (message["event"] == "DEVICE_DELETED").then(|| message["data"]["device"].as_str().unwrap_or_default().to_owned())
+}
+
 /// The guest.
 pub struct Machine {
     qemu: Child,
     qmp: Lines,
+    /// Devices that QEMU said were gone while an answer was awaited.
+    deleted: Vec<String>,
     shell: Lines,
     directory: PathBuf,
     commands: u32,
@@ -208,6 +214,7 @@ impl Machine {
         let mut machine = Self {
             qemu,
             qmp: Lines::connect(&directory.join("qmp")),
+            deleted: Vec::new(),
             shell: Lines::connect(&directory.join("test")),
             directory,
             commands: 0,
@@ -239,7 +246,11 @@ impl Machine {
     /// A QMP command.
     pub fn qmp(&mut self, command: &str, arguments: Value) -> Value {
         self.qmp.send(&json!({"execute": command, "arguments": arguments}));
-        let answer = self.qmp.wait(|m| m.get("return").is_some() || m.get("error").is_some());
+        let deleted = &mut self.deleted;
+        let answer = self.qmp.wait(|m| {
+            deleted.extend(deleted_device(m));
+            m.get("return").is_some() || m.get("error").is_some()
+        });
         assert!(answer.get("error").is_none(), "{command}: {answer}");
         answer["return"].clone()
     }
@@ -262,9 +273,17 @@ impl Machine {
 
     /// Unplugs the primary and waits until it is gone.
     pub fn unplug(&mut self) {
-        self.qmp("device_del", json!({"id": "vf"}));
-        self.qmp
-            .wait(|m| m["event"] == "DEVICE_DELETED" && m["data"]["device"] == "vf");
+        self.unplug_device("vf");
+    }
+
+    /// Unplugs a device and waits until it is gone, and with it its hold on what was behind it. A port goes at once, so that
+    /// QEMU may say so before it answers.
+    pub fn unplug_device(&mut self, id: &str) {
+        self.deleted.clear();
+        self.qmp("device_del", json!({"id": id}));
+        if !self.deleted.iter().any(|device| device == id) {
+            self.qmp.wait(|m| deleted_device(m).as_deref() == Some(id));
+        }
     }
 
     /// Runs a command in the guest: what it printed, and its exit status.

@@ -274,7 +274,7 @@ fn an_idle_agent_sleeps_and_a_hostile_host_does_not_wake_it_for_long() {
     let state = port.wait(|m| m["id"] == 77)["pairs"][0].clone();
     assert_eq!(state["bond"], "eth0", "an agent started anew finds its bond");
     drop(port);
-    guest.qmp("device_del", json!({"id": "port"}));
+    guest.unplug_device("port");
     guest.until("was unplugged");
     guest.qmp(
         "device_add",
