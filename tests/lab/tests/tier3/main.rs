@@ -37,18 +37,14 @@ const fn away(name: &'static str, play: Play) -> Scenario {
 }
 
 /// On a stock kernel, where VFs are plugged by their group. What is told at the end is told in this order.
-const STOCK: [Scenario; 9] = [
+const STOCK: [Scenario; 8] = [
     home(
         "there and back without losing a packet to hybond",
         there_and_back::there_and_back,
     ),
     home(
-        "no free VF: it arrives on its standby, and gets the VF that is freed",
-        refusals::upgraded_later,
-    ),
-    home(
-        "no free VF, and one is required: refused",
-        refusals::refused_for_want_of_a_vf,
+        "no free VF: refused where one is required, else it arrives on its standby and gets the VF that is freed",
+        refusals::no_vf_is_free,
     ),
     home(
         "a guest that ignores the unplug keeps its VF",

@@ -6,9 +6,20 @@ use hybond_lab::scenario::{HybridGuest, POOL, runs};
 use hybond_lab::{Host, Machine};
 use std::time::Duration;
 
-pub fn upgraded_later(scene: &Scene<'_>) -> Result<()> {
-    let (src, dst, guest, stage) = scene.parts();
+/// Where the only VF is another's: a migration of a pair that requires one is refused, and one that prefers one arrives on
+/// its standby and gets the VF as soon as it is freed.
+pub fn no_vf_is_free(scene: &Scene<'_>) -> Result<()> {
+    let (src, dst, _, stage) = scene.parts();
     let taken = take_all_vfs(scene)?;
+    let played = refused_for_want_of_a_vf(scene).and_then(|()| upgraded_later(scene, &taken));
+    taken.remove(std::slice::from_ref(dst))?;
+    stage.configure(dst, "", "")?;
+    played?;
+    scene.arrive(dst, src)
+}
+
+fn upgraded_later(scene: &Scene<'_>, taken: &HybridGuest) -> Result<()> {
+    let (src, dst, guest, stage) = scene.parts();
     scene.arrive(src, dst)?;
     let pair = guest.wait_standby(dst)?;
     ensure!(pair.vf.is_none() && !pair.plugged, "it has a VF: {pair:?}");
@@ -22,8 +33,7 @@ pub fn upgraded_later(scene: &Scene<'_>) -> Result<()> {
     taken.remove(std::slice::from_ref(dst))?;
     let pair = guest.wait_primary(dst)?;
     eprintln!("  \"{why}\"; then freed, and on {}", pair.vf.context("no VF")?);
-    stage.configure(dst, "", "")?;
-    scene.arrive(dst, src)
+    Ok(())
 }
 
 /// A domain that holds the only VF of the pool of `dst`. It is paused: only its lease is wanted.
@@ -40,9 +50,8 @@ fn take_all_vfs(scene: &Scene<'_>) -> Result<HybridGuest> {
     Ok(other)
 }
 
-pub fn refused_for_want_of_a_vf(scene: &Scene<'_>) -> Result<()> {
-    let (src, dst, guest, stage) = scene.parts();
-    let taken = take_all_vfs(scene)?;
+fn refused_for_want_of_a_vf(scene: &Scene<'_>) -> Result<()> {
+    let (src, dst, guest, _) = scene.parts();
     scene.edit_metadata("prefer", "require")?;
     let before = guest.pair(src)?;
     let drains = count_runs(src, &guest.domain.uuid, "migration-out")?;
@@ -58,9 +67,7 @@ pub fn refused_for_want_of_a_vf(scene: &Scene<'_>) -> Result<()> {
         (&after.vf, after.since_ms) == (&before.vf, before.since_ms),
         "{before:?} became {after:?}"
     );
-    scene.edit_metadata("require", "prefer")?;
-    taken.remove(std::slice::from_ref(dst))?;
-    stage.configure(dst, "", "")
+    scene.edit_metadata("require", "prefer")
 }
 
 fn count_runs(host: &Host, domain: &str, kind: &str) -> Result<usize> {
