@@ -42,8 +42,7 @@ fn take_all_vfs(scene: &Scene<'_>) -> Result<HybridGuest> {
     let vf = dst.vfs(&dst.pfs()[1])?.remove(0);
     stage.configure(dst, &format!("vf = [\"{vf}\"]"), "")?;
     let mut other = HybridGuest::new("other", dst);
-    other.domain.uuid = "a2a2a2a2-0000-4000-8000-000000000004".to_owned();
-    other.domain.nics[0].0 = "52:54:00:aa:00:04".to_owned();
+    other.domain = other.domain.numbered(3);
     (other.domain.memory, other.domain.huge_pages) = (64, false);
     other.define(dst)?;
     dst.ok("virsh start --paused other")?;
