@@ -121,6 +121,8 @@ pub struct PoolBook {
     pools: BTreeMap<PoolName, Vec<Vf>>,
     leases: BTreeMap<VfId, Lease>,
     reservations: BTreeMap<VfId, Reservation>,
+    /// Pairs whose lease ends soon.
+    returning: BTreeSet<(DomainId, Mac)>,
     /// In the order in which they began to wait.
     queue: Vec<Waiting>,
 }
@@ -256,6 +258,12 @@ impl PoolBook {
         self.leases
             .retain(|vf, lease| lease.domain != domain || kept.contains(&vf));
         self.leases.len() != before
+    }
+
+    /// Says which of a domain's leases are on their way back to the pool; the others are not.
+    pub fn set_returning(&mut self, domain: DomainId, macs: impl IntoIterator<Item = Mac>) {
+        self.returning.retain(|(of, _)| *of != domain);
+        self.returning.extend(macs.into_iter().map(|mac| (domain, mac)));
     }
 
     /// The PF for a standby that has no VF: one with free VFs, where an upgrade is possible; of these one on the NUMA node of

@@ -327,10 +327,13 @@ impl Adapters {
         book.expire(reservations::epoch_ms());
         match book.lease_in_turn(ask, now, patience) {
             Ok(lease) => Outcome::Leased(lease),
-            Err(none) => Outcome::NoVf {
-                reason: none.to_string(),
-                pf: book.standby_pf(ask),
-            },
+            Err(none) => {
+                let (reason, pf) = (none.to_string(), book.standby_pf(ask));
+                match book.will_lease(ask, now, patience) {
+                    true => Outcome::NotYet { reason, pf },
+                    false => Outcome::NoVf { reason, pf },
+                }
+            }
         }
     }
 

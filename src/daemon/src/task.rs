@@ -280,7 +280,9 @@ impl Task {
             let now = self.now();
             // They may have been read again.
             self.guest.set_paths(self.shared.adapters.pools.paths());
-            let Some(action) = self.guest.poll(now) else {
+            let action = self.guest.poll(now);
+            self.tell_pool();
+            let Some(action) = action else {
                 if !self.guest.is_forgotten() && self.guest.in_flight().is_none() {
                     // What could not be written has been told, and nothing depends on it yet.
                     drop(self.keep().await);
@@ -324,6 +326,12 @@ impl Task {
                 (began, result)
             }));
         }
+    }
+
+    /// Who asks for a VF that is on its way back waits for it.
+    fn tell_pool(&self) {
+        let returning = self.guest.returning();
+        self.shared.adapters.book().set_returning(self.guest.id(), returning);
     }
 
     async fn keep(&mut self) -> Result<(), Failure> {
@@ -418,6 +426,7 @@ impl Task {
                 let told = match outcome {
                     Outcome::Leased(lease) => Some(format!("{} on {}", lease.vf.id, lease.vf.pf)),
                     Outcome::NoVf { reason, .. } => Some(reason.clone()),
+                    Outcome::NotYet { reason, .. } => Some(format!("{reason}, and one is on its way back")),
                     _ => None,
                 };
                 let vf = action.vf().map(ToString::to_string);
@@ -598,6 +607,7 @@ impl Task {
             Ok(()) => {
                 let mut book = self.shared.adapters.book();
                 book.leave_queue(id);
+                book.set_returning(id, []);
                 book.keep_only(id, []);
             }
             // What it names stays leased: it is read back at the next start.

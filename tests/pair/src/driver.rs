@@ -120,7 +120,11 @@ impl World {
             return false;
         };
         let busy = daemon.running.contains_key(&id);
-        let action = daemon.guests.get_mut(&id).and_then(|guest| guest.poll(now));
+        let action = daemon.guests.get_mut(&id).and_then(|guest| {
+            let action = guest.poll(now);
+            daemon.book.set_returning(id, guest.returning());
+            action
+        });
         let Some(action) = action else {
             if !busy {
                 self.keep_idle(host, id);
@@ -282,6 +286,7 @@ impl World {
         daemon.links.remove(&id);
         daemon.relink_at.remove(&id);
         daemon.book.leave_queue(id);
+        daemon.book.set_returning(id, []);
         if daemon.book.keep_only(id, []) {
             self.pool_changed(host);
         }

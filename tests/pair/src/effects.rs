@@ -27,10 +27,13 @@ impl World {
                 let daemon = at.daemon.as_mut().ok_or_else(|| failure("down"))?;
                 Ok(match daemon.book.lease_in_turn(ask, now, patience) {
                     Ok(lease) => Outcome::Leased(lease),
-                    Err(none) => Outcome::NoVf {
-                        reason: none.to_string(),
-                        pf: daemon.book.standby_pf(ask),
-                    },
+                    Err(none) => {
+                        let (reason, pf) = (none.to_string(), daemon.book.standby_pf(ask));
+                        match daemon.book.will_lease(ask, now, patience) {
+                            true => Outcome::NotYet { reason, pf },
+                            false => Outcome::NoVf { reason, pf },
+                        }
+                    }
                 })
             }
             Action::ChoosePf(ask) => {

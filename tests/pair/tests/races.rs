@@ -135,6 +135,34 @@ fn a_policy_that_is_set_counts_at_once_and_on_the_next_host() {
 }
 
 #[test]
+fn who_requires_a_vf_waits_for_one_that_is_on_its_way_back() {
+    for seed in 0..SEEDS {
+        let (mut world, a, b) = world(case(seed, 1, 1));
+        let (has, other) = if world.home(a).is_some() { (a, b) } else { (b, a) };
+        assert_eq!(world.home(other), None, "seed {seed}: there is one VF");
+        if seed % 2 == 0 {
+            // It has to come from the other host, whose VF is free.
+            world.start_domain(1, other);
+            assert!(settles(&mut world) && on_vf(&world, other), "seed {seed}");
+        }
+        world.refusals.clear();
+        world.stop_domain(0, has);
+        assert!(world.until(|world| !world.is_busy(has)), "seed {seed}: libvirt has ended it");
+        if seed % 2 == 0 {
+            world.migrate(1, other);
+        } else {
+            world.start_domain(0, other);
+        }
+        assert!(settles(&mut world), "seed {seed}");
+        assert_eq!(world.refusals, Vec::<String>::new(), "seed {seed}");
+        assert_eq!(world.home(other), Some(0), "seed {seed}");
+        assert!(on_vf(&world, other), "seed {seed}");
+        world.calm();
+        world.verdict().expect("nothing is left");
+    }
+}
+
+#[test]
 fn guests_cross_in_both_directions_at_once() {
     for seed in 0..SEEDS {
         let (mut world, a, b) = world(case(seed, 1, 0));

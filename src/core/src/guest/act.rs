@@ -235,6 +235,13 @@ pub enum Outcome {
         /// A PF of the pool.
         pf: Option<IfName>,
     },
+    /// Answer to [`Action::Lease`]: none now, and one that would do is on its way back to the pool; else as [`Self::NoVf`].
+    NotYet {
+        /// A sentence, for if it does not come.
+        reason: String,
+        /// A PF of the pool.
+        pf: Option<IfName>,
+    },
     /// Answer to [`Action::ReadFilters`]: what the guest wants, for each pair that QEMU tells of.
     Filters(BTreeMap<Mac, Multicast>),
     /// Answer to [`Action::MakeStandby`], [`Action::RaiseStandby`], [`Action::LowerStandby`] and [`Action::TuneStandby`]:

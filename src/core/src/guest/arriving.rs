@@ -2,7 +2,7 @@
 //! sure that it will not come.
 
 use super::act::{Action, Answer};
-use super::record::{Hook, Stage};
+use super::record::Stage;
 use super::seen::{DomainSeen, MigrationSeen};
 use super::{Guest, Retry};
 use crate::Millis;
@@ -22,7 +22,7 @@ impl Guest {
             // libvirt's standbys stay where it has put them; and a daemon that has started meanwhile does not know any more
             // what it had said.
             self.find_pfs();
-        } else if absent && (self.met || self.record.answered == Some(Hook::Prepare)) {
+        } else if self.ends() {
             self.leave(now, "the domain did not come up on this host");
         } else if self.record.answered.is_none() && self.waiters.is_empty() {
             // A hook that has lost its daemon refuses, too.
@@ -45,6 +45,9 @@ impl Guest {
             return self.ask_whether_it_comes(now);
         }
         let mut action = self.settle(now);
+        if action.is_none() && !self.awaits_vf.is_empty() {
+            return None;
+        }
         if action.is_none() && self.is_preparing() {
             // Up before the guest runs; not earlier than libvirt has begun, or an address is claimed for nobody.
             action = self.raise(now);
@@ -63,6 +66,9 @@ impl Guest {
         if !self.waiters.is_empty() {
             if let Some(action) = self.settle(now) {
                 return Some(action);
+            }
+            if !self.awaits_vf.is_empty() {
+                return None;
             }
             if !self.drained && self.record.answered.is_none() {
                 let peer = self.record.spec.source_peer.clone();
@@ -103,6 +109,9 @@ impl Guest {
                 numa_nodes: self.record.spec.numa_nodes.clone(),
             };
             let Some(pf) = has.pf else {
+                if self.awaits_vf.contains_key(&mac) && !self.may(Retry::Lease(mac), now) {
+                    continue;
+                }
                 return Some(if self.record.is_indirect(mac) || self.record.wants_primary(mac) {
                     Action::Lease(ask())
                 } else {

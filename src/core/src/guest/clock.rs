@@ -12,6 +12,7 @@ impl Guest {
         let ahead = |at: Millis| to + at.saturating_sub(now);
         self.not_before.retain(|_, at: &mut Millis| *at > now);
         self.not_before.values_mut().for_each(|at| *at = ahead(*at));
+        self.awaits_vf.values_mut().for_each(|at| *at = ahead(*at));
         self.unplugging.values_mut().for_each(|un| un.until = ahead(un.until));
         // Right before a VF is plugged libvirt's word must be fresh; where a stage has a deadline it must be younger than that.
         let stale = to.saturating_sub(self.settings.job_interval + 1);

@@ -1,12 +1,13 @@
 //! `Leaving`: the domain is not on this host; what it had is taken back.
 
 use super::act::{Action, Answer};
-use super::record::Stage;
+use super::record::{DrainReason, Hook, Stage};
 use super::seen::DomainSeen;
 use super::{Guest, Retry};
 use crate::Millis;
 use crate::ids::Mac;
 use crate::pool::Lease;
+use std::collections::BTreeSet;
 
 impl Guest {
     /// Nothing but taking back is left to do; who waits is told why.
@@ -58,6 +59,43 @@ impl Guest {
             Action::Release(lease)
         } else {
             Action::ResetVf(lease)
+        }
+    }
+
+    /// Pairs whose VF is on its way back to the pool. Who takes it next may wait for it.
+    #[must_use]
+    pub fn returning(&self) -> BTreeSet<Mac> {
+        let ends = self.ends();
+        let leases = self.leases().into_iter().map(|lease| lease.mac);
+        leases.filter(|mac| ends || self.gives_up(*mac)).collect()
+    }
+
+    /// The domain has gone, or will not come. libvirt's word counts at once, whatever is still being done.
+    pub(super) fn ends(&self) -> bool {
+        let absent = self.seen.domain == DomainSeen::Absent;
+        match self.record.stage {
+            Stage::Leaving => true,
+            Stage::Starting | Stage::Incoming { .. } => {
+                absent && (self.met || self.record.answered == Some(Hook::Prepare))
+            }
+            Stage::Running | Stage::Draining { .. } | Stage::Outgoing { .. } => absent,
+        }
+    }
+
+    /// It stays, and does without the VF of this pair.
+    fn gives_up(&self, mac: Mac) -> bool {
+        if self.record.is_indirect(mac) {
+            return false;
+        }
+        match &self.record.stage {
+            Stage::Running => !self.record.wants_primary(mac) && !self.seen.plugged(mac),
+            Stage::Draining { reason } => match reason {
+                DrainReason::Administrator => true,
+                DrainReason::Never(macs) => macs.contains(&mac),
+                // It gets it back if it stays.
+                DrainReason::Migration(_) => false,
+            },
+            Stage::Starting | Stage::Incoming { .. } | Stage::Outgoing { .. } | Stage::Leaving => false,
         }
     }
 

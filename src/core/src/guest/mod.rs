@@ -62,6 +62,9 @@ pub struct Settings {
     pub reservation: Millis,
     /// Pause before something that failed, or found no VF, is tried again.
     pub retry_after: Millis,
+    /// How long a domain that comes, and must have a VF, waits for one that is on its way back to the pool. Hooks give up after
+    /// 30 s: the reason is to arrive.
+    pub vf_within: Millis,
     /// Pause between two looks at libvirt's job while one is being waited out: a failure before QEMU's `migrate` gives no
     /// event on the source.
     pub job_interval: Millis,
@@ -78,6 +81,7 @@ impl Default for Settings {
             unplug_within: 20_000,
             reservation: 300_000,
             retry_after: 5_000,
+            vf_within: 20_000,
             job_interval: 500,
             overlap_ms: 300,
             need_agent: true,
@@ -122,6 +126,8 @@ pub struct Guest {
     undo: BTreeSet<Mac>,
     /// Leases to ask the pool about before their VFs are used: it may have lost them.
     confirm: BTreeSet<Mac>,
+    /// Pairs that must have a VF and wait for one that is on its way back to the pool, and until when.
+    awaits_vf: BTreeMap<Mac, Millis>,
     /// The monitor has been there in this stage.
     met: bool,
     /// What happened while a look was under way.
@@ -177,6 +183,7 @@ impl Guest {
             unplugging: BTreeMap::new(),
             reset: BTreeSet::new(),
             undo: BTreeSet::new(),
+            awaits_vf: BTreeMap::new(),
             met: false,
             meanwhile: Vec::new(),
             look_again: false,
@@ -335,7 +342,7 @@ impl Guest {
         let former = std::mem::take(&mut self.former);
         match result {
             // What the present life lacks is found by looking, and said for it.
-            Ok(Outcome::NoVf { .. } | Outcome::Filters(_)) | Err(_) if former => {}
+            Ok(Outcome::NoVf { .. } | Outcome::NotYet { .. } | Outcome::Filters(_)) | Err(_) if former => {}
             Ok(outcome) => self.succeeded(now, &action, outcome),
             Err(failure) => self.failed(now, &action, failure),
         }
@@ -366,6 +373,7 @@ impl Guest {
         self.unplugging.clear();
         self.reset.clear();
         self.undo.clear();
+        self.awaits_vf.clear();
         self.not_before.clear();
     }
 

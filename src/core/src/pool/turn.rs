@@ -50,6 +50,16 @@ impl PoolBook {
         result
     }
 
+    /// It would get a VF, in its turn, if those were back that are on their way. Nothing changes.
+    #[must_use]
+    pub fn will_lease(&self, ask: &Ask, now: Millis, patience: Millis) -> bool {
+        let mut later = self.clone();
+        later
+            .leases
+            .retain(|_, lease| !self.returning.contains(&(lease.domain, lease.mac)));
+        later.lease_in_turn(ask, now, patience).is_ok()
+    }
+
     /// A domain that has gone waits no longer.
     pub fn leave_queue(&mut self, domain: DomainId) {
         self.queue.retain(|waiting| waiting.ask.domain != domain);
@@ -161,6 +171,23 @@ mod tests {
         book.leave_queue(ask(6, None).domain);
         give_back(&mut book, 2);
         take(&mut book, 7, None, PATIENCE).expect("the other has gone");
+    }
+
+    #[test]
+    fn a_vf_that_is_on_its_way_back_is_for_who_waits_longest() {
+        let mut book = full();
+        let will = |book: &PoolBook, n, pf| book.will_lease(&ask(n, pf), 1, PATIENCE);
+        take(&mut book, 4, None, 1).expect_err("all leased");
+        assert!(!will(&book, 4, None), "nobody gives one back");
+        let back = ask(1, None);
+        book.set_returning(back.domain, [back.mac]);
+        assert!(will(&book, 4, None));
+        assert!(!will(&book, 4, Some("pf1")), "it is of the other PF");
+        take(&mut book, 5, None, 1).expect_err("all leased");
+        assert!(!will(&book, 5, None), "the one before waits for it");
+        take(&mut book, 4, None, 1).expect_err("it is not back yet");
+        book.set_returning(back.domain, []);
+        assert!(!will(&book, 4, None), "it stays where it is");
     }
 
     #[test]

@@ -80,6 +80,11 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
         }
         Operation::Release => {
             tell(shared, id, Event::Domain(DomainSeen::Absent)).await;
+            if let Some(task) = shared.task(id) {
+                // It has taken that in when it answers. libvirt may start a domain that waits for this one's VF right after
+                // this hook; by then the pool has to know that it comes back.
+                drop(task.view().await);
+            }
             proceed(Vec::new())
         }
         Operation::Stopped => proceed(Vec::new()),

@@ -190,6 +190,77 @@ fn require_refuses_where_no_vf_is_free_and_leaves_nothing() {
     assert!(guest.is_forgotten());
 }
 
+/// A guest that must have a VF, and for which there is none but one that is on its way back.
+fn waits_for_vf() -> Guest {
+    let mut guest = Guest::new(Record::new(spec(Policy::Require), Stage::Leaving), Settings::default());
+    guest.handle(0, Event::Request(Token(1), Request::Prepare(spec(Policy::Require))));
+    let nothing = Outcome::Looked(Snapshot::default());
+    expect(&mut guest, 0, Action::Look { libvirt: false }, nothing);
+    not_yet(&mut guest, 0);
+    guest
+}
+
+fn not_yet(guest: &mut Guest, now: Millis) {
+    assert!(matches!(guest.poll(now), Some(Action::Lease(_))));
+    let reason = "every VF of pool lan is leased".into();
+    guest.complete(now, Ok(Outcome::NotYet { reason, pf: Some(pf()) }));
+}
+
+#[test]
+fn require_waits_for_a_vf_that_is_on_its_way_back() {
+    let mut guest = waits_for_vf();
+    assert_eq!(guest.poll(0), None, "its standby is not made, and no hook answered");
+    guest.handle(90, Event::PoolChanged);
+    assert!(matches!(guest.poll(90), Some(Action::Lease(_))));
+    guest.complete(90, Ok(Outcome::Leased(lease())));
+    assert!(matches!(guest.poll(90), Some(Action::MakeStandby { .. })));
+}
+
+#[test]
+fn require_refuses_once_the_vf_does_not_come_back_or_not_in_time() {
+    let mut guest = waits_for_vf();
+    let within = Settings::default().vf_within;
+    let mut now = guest.next_deadline(0).expect("asks again");
+    while now < within {
+        not_yet(&mut guest, now);
+        assert_eq!(guest.poll(now), None);
+        now = guest.next_deadline(now).expect("asks again");
+    }
+    assert_eq!(now, within);
+    not_yet(&mut guest, now);
+    let expected = "every VF of pool lan is leased, and the policy of pair 52:54:00:aa:00:01 is \"require\"";
+    assert_eq!(answer(&mut guest, now), Answer::Refused(expected.into()));
+
+    let mut guest = waits_for_vf();
+    let now = guest.next_deadline(0).expect("asks again");
+    assert!(matches!(guest.poll(now), Some(Action::Lease(_))));
+    let reason = "every VF of pool lan is leased".into();
+    guest.complete(now, Ok(Outcome::NoVf { reason, pf: Some(pf()) }));
+    assert_eq!(answer(&mut guest, now), Answer::Refused(expected.into()), "it is kept after all");
+}
+
+#[test]
+fn a_vf_is_on_its_way_back_from_libvirts_word_on_and_while_it_is_drained_for_good() {
+    let mut guest = on_vf();
+    assert!(guest.returning().is_empty());
+    guest.handle(0, Event::LookAgain);
+    assert_eq!(guest.poll(0), Some(Action::Look { libvirt: true }));
+    guest.handle(0, Event::Domain(DomainSeen::Absent));
+    assert_eq!(guest.returning(), [mac()].into(), "whatever is under way");
+
+    let mut guest = on_vf();
+    guest.handle(0, Event::Request(Token(1), Request::HoldBack));
+    assert_eq!(guest.returning(), [mac()].into());
+
+    let mut guest = on_vf();
+    drained(&mut guest, 0);
+    assert!(guest.returning().is_empty(), "it has it again if the migration fails");
+    guest.handle(0, Event::Domain(DomainSeen::Absent));
+    assert_eq!(guest.returning(), [mac()].into());
+    guest.handle(1, Event::Request(Token(2), Request::Prepare(spec(Policy::Prefer))));
+    assert!(guest.returning().is_empty(), "the domain starts again, with that VF");
+}
+
 #[test]
 fn a_guest_that_has_gone_leaves_nothing() {
     let mut guest = on_vf();
