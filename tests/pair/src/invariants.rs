@@ -115,7 +115,9 @@ pub fn restless(world: &World) -> Option<String> {
             if record.stage != hybond_core::guest::Stage::Running {
                 return Some(format!("{id} is {} on host{n}", record.stage_name()));
             }
-            if record != guest.record() || record.arrived || record.xml_stale || !record.unwritten.is_empty() {
+            // An XML that cannot be put right is left as it is at last, and that is said.
+            let stale = record.xml_stale && spec.pairs.iter().any(|pair| guest.degraded(pair.mac).is_none());
+            if record != guest.record() || record.arrived || stale || !record.unwritten.is_empty() {
                 return Some(format!("something is still to be done for {id} on host{n}: {record:?}"));
             }
             for pair in &spec.pairs {

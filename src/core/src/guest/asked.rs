@@ -46,6 +46,7 @@ impl Guest {
                         pair.held_back = None;
                     }
                     self.not_before.clear();
+                    self.repair_again();
                     let lasting: Vec<Mac> = self
                         .record
                         .macs()

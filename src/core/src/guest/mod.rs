@@ -51,6 +51,9 @@ use seen::Seen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// How often in a row a domain's XML may fail to be put right, the pause twice as long each time, before it is left as it is.
+const REPAIRS: u32 = 5;
+
 /// How long things may take, and what a guest must have. From the host's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -110,6 +113,10 @@ pub struct Guest {
     armed: bool,
     /// Why a pair is not as its policy would have it, for people.
     degraded: BTreeMap<Mac, String>,
+    /// How often its XML could not be put right since something last happened to the domain.
+    repairs_failed: u32,
+    /// Why its XML is left as it is, for people.
+    unrepaired: Option<String>,
     /// Answers to give, before anything else is done.
     answers: Vec<Action>,
     /// When libvirt's job was last looked at in this stage.
@@ -176,6 +183,8 @@ impl Guest {
             deadline: None,
             armed: false,
             degraded: BTreeMap::new(),
+            repairs_failed: 0,
+            unrepaired: None,
             answers: Vec::new(),
             job_seen: None,
             drained: false,
@@ -246,10 +255,11 @@ impl Guest {
         self.seen.plugged(mac)
     }
 
-    /// Why a pair is not as its policy would have it.
+    /// Why a pair is not as its policy would have it, or not as it is to be at the domain's next start.
     #[must_use]
     pub fn degraded(&self, mac: Mac) -> Option<&str> {
-        self.degraded.get(&mac).map(String::as_str)
+        let now = self.degraded.get(&mac);
+        now.or(self.unrepaired.as_ref()).map(String::as_str)
     }
 
     /// It runs here, and every pair is as its policy would have it, or it is known why not.
@@ -258,7 +268,8 @@ impl Guest {
         let as_wanted =
             |mac: &Mac| self.on_primary(*mac) || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac);
         let busy = self.in_flight.is_some() || !self.waiters.is_empty() || !self.answers.is_empty();
-        let written = !self.record.xml_stale && self.record.unwritten.is_empty();
+        let repaired = !self.record.xml_stale || self.unrepaired.is_some();
+        let written = repaired && self.record.unwritten.is_empty();
         let done = self.seen.looked && written && !self.record.arrived;
         self.record.stage == Stage::Running && !busy && done && self.record.macs().iter().all(as_wanted)
     }
@@ -290,6 +301,7 @@ impl Guest {
             Event::Request(token, request) => self.requested(now, token, request),
             Event::Abandoned(token) => self.abandoned(token),
             Event::LookAgain => {
+                self.repair_again();
                 self.seen.looked = false;
                 self.look_again = matches!(self.in_flight, Some(Action::Look { .. }));
             }
@@ -357,6 +369,7 @@ impl Guest {
         let pause = match retry {
             // Without a standby a guest that has just arrived has no path at all.
             Retry::Job | Retry::RaiseStandby(_) => self.settings.job_interval,
+            Retry::Repair => self.settings.retry_after << self.repairs_failed.saturating_sub(1).min(REPAIRS),
             _ => self.settings.retry_after,
         };
         self.not_before.insert(retry, now + pause);
@@ -374,6 +387,7 @@ impl Guest {
         self.reset.clear();
         self.undo.clear();
         self.awaits_vf.clear();
+        self.repair_again();
         self.not_before.clear();
     }
 

@@ -107,7 +107,10 @@ impl Guest {
                 }
             }
             (Action::Announce, _) => self.record.arrived = false,
-            (Action::RepairXml { .. }, _) => self.record.xml_stale = false,
+            (Action::RepairXml { .. }, _) => {
+                self.record.xml_stale = false;
+                self.repair_again();
+            }
             (Action::WritePolicies(written), _) => self
                 .record
                 .unwritten
@@ -265,7 +268,7 @@ impl Guest {
             Action::RemoveStandby(mac) => self.later(Retry::Clean(*mac), now),
             // Lost announcements cost the guest's neighbours a moment; the frames that the guest sends repair it.
             Action::Announce => self.record.arrived = false,
-            Action::RepairXml { .. } => self.later(Retry::Repair, now),
+            Action::RepairXml { .. } => self.repair_failed(now, &reason),
             Action::WritePolicies(_) => {
                 self.later(Retry::Write, now);
                 self.answer_policy(&Answer::Refused(format!(

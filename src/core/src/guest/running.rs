@@ -2,7 +2,7 @@
 
 use super::act::{Action, Answer};
 use super::seen::{Job, MigrationSeen};
-use super::{Guest, Retry};
+use super::{Guest, REPAIRS, Retry};
 use crate::Millis;
 use crate::ids::Mac;
 use crate::pool::Ask;
@@ -34,7 +34,7 @@ impl Guest {
                 return action;
             }
         }
-        if self.record.xml_stale && self.may(Retry::Repair, now) {
+        if self.record.xml_stale && self.unrepaired.is_none() && self.may(Retry::Repair, now) {
             let sources = self.sources();
             return Some(Action::RepairXml { sources });
         }
@@ -103,6 +103,27 @@ impl Guest {
             vlan: self.record.pair_spec(mac)?.vlan,
             lease,
         })
+    }
+
+    /// Tried again with a growing pause, and not for ever: what does not come right by itself somebody has to mend.
+    pub(super) fn repair_failed(&mut self, now: Millis, reason: &str) {
+        self.repairs_failed += 1;
+        self.later(Retry::Repair, now);
+        if self.repairs_failed >= REPAIRS {
+            let name = &self.record.spec.name;
+            self.unrepaired = Some(format!(
+                "the XML of {name} still names the host that it came from, which counts at its next start or migration: \
+                 {reason}; mend that, and 'hybondctl plug {name}' tries again"
+            ));
+        }
+    }
+
+    /// Something has happened to the domain: its XML may be put right now.
+    pub(super) fn repair_again(&mut self) {
+        self.repairs_failed = 0;
+        if self.unrepaired.take().is_some() {
+            self.not_before.remove(&Retry::Repair);
+        }
     }
 
     /// `hybondctl plug` and `set` wait until the pairs are on their VFs, or it is known why one is not.

@@ -285,3 +285,77 @@ fn a_failback_that_seemed_to_fail_and_comes_late_is_well() {
     guest.handle(16_000, Event::AgentState(mac(), agent(true, true)));
     assert_eq!(guest.degraded(mac()), None);
 }
+
+/// A guest that has come by migration and is on its VF, but for its XML.
+fn arrived_on_vf() -> Guest {
+    let mut stale = record(Stage::Running);
+    stale.xml_stale = true;
+    let mut guest = Guest::new(stale, Settings::default());
+    let seen = Outcome::Looked(picture(Job::None, true, true));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, seen);
+    guest.handle(0, Event::AgentHello([(mac(), agent(true, true))].into()));
+    guest
+}
+
+/// Fails to put the XML right, until that is given up; the pauses between.
+fn repair_fails(guest: &mut Guest, mut now: Millis) -> (Millis, Vec<Millis>) {
+    let mut pauses = Vec::new();
+    loop {
+        assert_eq!(guest.poll(now), Some(repair_xml()));
+        guest.complete(now, Err(failure("libvirt: the PF is not in the domain's network")));
+        assert_eq!(guest.poll(now), None, "not at once");
+        if guest.is_settled() {
+            return (now, pauses);
+        }
+        assert_eq!(guest.degraded(mac()), None, "it may still come right");
+        let next = guest.next_deadline(now).expect("tried again");
+        pauses.push(next - now);
+        now = next;
+    }
+}
+
+#[test]
+fn an_xml_that_cannot_be_put_right_is_left_at_last_and_that_is_said() {
+    let mut guest = arrived_on_vf();
+    let (now, pauses) = repair_fails(&mut guest, 0);
+    assert_eq!(pauses, [5_000, 10_000, 20_000, 40_000]);
+    let why = guest.degraded(mac()).expect("degraded").to_owned();
+    assert!(
+        why.contains("the PF is not in the domain's network") && why.contains("hybondctl plug g"),
+        "{why}"
+    );
+    assert!(guest.record().xml_stale, "known after a restart");
+    assert_eq!(guest.poll(now + 1_000_000), None, "and not tried for ever");
+}
+
+#[test]
+fn what_happens_to_a_domain_has_its_xml_put_right_again() {
+    let again = |guest: &mut Guest, now: Millis| {
+        expect(guest, now, repair_xml(), Outcome::Done);
+        assert_eq!(guest.degraded(mac()), None);
+        assert!(guest.is_settled() && !guest.record().xml_stale);
+    };
+    let mut guest = arrived_on_vf();
+    let (now, _) = repair_fails(&mut guest, 0);
+    guest.handle(now + 1, Event::LookAgain);
+    let seen = Outcome::Looked(picture(Job::None, true, true));
+    expect(&mut guest, now + 1, Action::Look { libvirt: true }, seen);
+    again(&mut guest, now + 1);
+
+    let mut guest = arrived_on_vf();
+    let (now, _) = repair_fails(&mut guest, 0);
+    guest.handle(now + 1, Event::Request(Token(1), Request::Plug));
+    expect(&mut guest, now + 1, repair_xml(), Outcome::Done);
+    assert_eq!(answer(&mut guest, now + 1), Answer::Done(vec![]));
+    assert!(guest.is_settled());
+}
+
+#[test]
+fn an_xml_that_comes_right_late_is_no_matter() {
+    let mut guest = arrived_on_vf();
+    assert_eq!(guest.poll(0), Some(repair_xml()));
+    guest.complete(0, Err(failure("the domain is locked")));
+    let later = guest.next_deadline(0).expect("tried again");
+    expect(&mut guest, later, repair_xml(), Outcome::Done);
+    assert!(guest.is_settled() && guest.degraded(mac()).is_none());
+}
