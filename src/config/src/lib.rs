@@ -91,11 +91,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether anything but the pools differs: what counts only after a restart.
+    /// Whether anything but the pools and the further names differs: what counts only after a restart.
     #[must_use]
-    pub fn differs_beside_pools(&self, other: &Self) -> bool {
+    pub fn needs_restart(&self, other: &Self) -> bool {
         let without = |config: &Self| Self {
             pools: BTreeMap::new(),
+            alias: BTreeMap::new(),
             files: Vec::new(),
             ..config.clone()
         };

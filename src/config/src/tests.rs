@@ -38,11 +38,12 @@ fn fragments_replace_values_and_add_pools() {
         .map(|file| file.file_name().expect("a name"))
         .collect();
     assert_eq!(files, ["hybond.toml", "10.toml"]);
-    assert!(!config.differs_beside_pools(&Config {
+    assert!(!config.needs_restart(&Config {
         pools: BTreeMap::new(),
+        alias: [("lan0".parse().expect("a name"), "ens1".to_owned())].into(),
         ..config.clone()
     }));
-    assert!(config.differs_beside_pools(&Config {
+    assert!(config.needs_restart(&Config {
         plug: None,
         ..config.clone()
     }));

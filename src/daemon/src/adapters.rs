@@ -31,9 +31,9 @@ use tracing::debug;
 
 /// What every guest of this host shares.
 pub struct Adapters {
-    /// The configuration, without the pools.
+    /// The configuration, without what is read again while guests run.
     pub config: Config,
-    /// The pools as they are configured now.
+    /// The pools and the further names of PFs as they are configured now.
     pub pools: Pools,
     /// What peers reach this host as.
     pub me: PeerAddr,

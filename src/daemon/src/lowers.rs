@@ -4,6 +4,7 @@
 //! of the device in the kernel, which libvirt takes as well. Inside the daemon a PF has its own name only.
 
 use crate::adapters::{Adapters, because, failure};
+use crate::pools::Aliases;
 use hybond_core::guest::Failure;
 use hybond_core::ids::{IfName, Mac};
 use hybond_core::spec::{DomainSpec, PairSpec, StandbyKind};
@@ -15,7 +16,7 @@ impl Adapters {
     /// Gives the PFs of this host the further names that the configuration has for them. One that fails is told, and
     /// tried again when a domain asks for it.
     pub async fn name_pfs(&self) {
-        for name in self.config.alias.keys() {
+        for name in self.pools.aliases().keys() {
             match self.name_pf(name).await {
                 Ok(Some(pf)) => info!(alias = %name, %pf, "PF {pf} is {name} as well"),
                 Ok(None) => {}
@@ -24,20 +25,57 @@ impl Adapters {
         }
     }
 
+    /// After the configuration was read again: what it had named before and does not name so any more loses that name, and
+    /// then as [`Self::name_pfs`].
+    pub async fn name_pfs_anew(&self, before: &Aliases) {
+        for name in before.keys() {
+            if let Err(failure) = self.take_name(name).await {
+                warn!(alias = %name, reason = failure.reason, "alias {name}: {}", failure.reason);
+            }
+        }
+        self.name_pfs().await;
+    }
+
+    /// Takes a further name from the device that has it, unless that is the one which is to have it.
+    async fn take_name(&self, name: &IfName) -> Result<(), Failure> {
+        let Some(holder) = self.netlink.lower(name).await.map_err(failure)? else {
+            return Ok(());
+        };
+        // One that has it as its own name was never given it.
+        if holder.name == *name || self.named_by(name)?.is_some_and(|pf| pf == holder.name) {
+            return Ok(());
+        }
+        self.netlink
+            .remove_altname(&holder.name, name)
+            .await
+            .map_err(failure)?;
+        info!(alias = %name, pf = %holder.name, "{} is not {name} any more", holder.name);
+        Ok(())
+    }
+
     /// `None` where the configuration has no such alias.
     async fn name_pf(&self, name: &IfName) -> Result<Option<IfName>, Failure> {
-        let Some(target) = self.config.alias.get(name) else {
+        let Some(pf) = self.named_by(name)? else {
             return Ok(None);
-        };
-        let of_pool = target.parse().ok().and_then(|pool| self.first_pf(&pool));
-        let pf = match of_pool {
-            Some(pf) => pf,
-            None => target
-                .parse()
-                .map_err(|_| because(format!("{target:?} is neither a pool nor a PF")))?,
         };
         self.netlink.add_altname(&pf, name).await.map_err(failure)?;
         Ok(Some(pf))
+    }
+
+    /// The PF that is to have a further name.
+    fn named_by(&self, name: &IfName) -> Result<Option<IfName>, Failure> {
+        let aliases = self.pools.aliases();
+        let Some(target) = aliases.get(name) else {
+            return Ok(None);
+        };
+        let of_pool = target.parse().ok().and_then(|pool| self.first_pf(&pool));
+        match of_pool {
+            Some(pf) => Ok(Some(pf)),
+            None => target
+                .parse()
+                .map(Some)
+                .map_err(|_| because(format!("{target:?} is neither a pool nor a PF"))),
+        }
     }
 
     fn first_pf(&self, pool: &hybond_core::ids::PoolName) -> Option<IfName> {

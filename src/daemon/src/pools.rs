@@ -1,46 +1,75 @@
 //! The pools of this host: what is configured, and what the machine has of it. Both are read at the start, and again while
-//! guests run: on SIGHUP the configuration, and whenever PFs or VFs come or go what matches it.
+//! guests run: on SIGHUP the configuration, and whenever PFs or VFs come or go what matches it. With the configuration the
+//! further names of PFs are read again.
 
 use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_config::{Config, ConfigError, Pool, inventory};
-use hybond_core::ids::PoolName;
+use hybond_core::ids::{IfName, PoolName};
 use hybond_core::paths::Paths;
 use hybond_core::pool::Vf;
 use hybond_vfio::{PlugWay, Sysfs, Uevents};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
 
-/// The pools as they are configured now, and what they and the drivers of their PFs ask of the paths: for the guests' tasks.
+/// Further names of PFs: of a PF, or of the first PF of a pool.
+pub type Aliases = BTreeMap<IfName, String>;
+
+/// The pools as they are configured now, what they and the drivers of their PFs ask of the paths, and the further names of
+/// PFs: for the guests' tasks.
 #[derive(Debug)]
-pub struct Pools(RwLock<(BTreeMap<PoolName, Pool>, Arc<Paths>)>);
+pub struct Pools(RwLock<Now>);
+
+#[derive(Debug)]
+struct Now {
+    pools: BTreeMap<PoolName, Pool>,
+    paths: Arc<Paths>,
+    aliases: Arc<Aliases>,
+}
 
 impl Pools {
     /// With what was read at the start.
     #[must_use]
-    pub fn new(pools: BTreeMap<PoolName, Pool>, paths: Paths) -> Self {
-        Self(RwLock::new((pools, Arc::new(paths))))
+    pub fn new(pools: BTreeMap<PoolName, Pool>, aliases: Aliases, paths: Paths) -> Self {
+        Self(RwLock::new(Now {
+            pools,
+            paths: Arc::new(paths),
+            aliases: Arc::new(aliases),
+        }))
+    }
+
+    fn now(&self) -> RwLockReadGuard<'_, Now> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A pool's settings.
     #[must_use]
     pub fn get(&self, name: &PoolName) -> Option<Pool> {
-        let pools = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        pools.0.get(name).cloned()
+        self.now().pools.get(name).cloned()
     }
 
     /// What they ask of the paths.
     #[must_use]
     pub fn paths(&self) -> Arc<Paths> {
-        let pools = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&pools.1)
+        Arc::clone(&self.now().paths)
     }
 
-    fn set(&self, pools: BTreeMap<PoolName, Pool>, paths: Paths) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (pools, Arc::new(paths));
+    /// The further names of PFs.
+    #[must_use]
+    pub fn aliases(&self) -> Arc<Aliases> {
+        Arc::clone(&self.now().aliases)
+    }
+
+    fn set(&self, config: &Config, paths: Paths) {
+        let now = Now {
+            pools: config.pools.clone(),
+            paths: Arc::new(paths),
+            aliases: Arc::new(config.alias.clone()),
+        };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }
 
@@ -104,18 +133,20 @@ impl Reader {
     /// What is wrong with it.
     pub fn reload(&mut self, way: PlugWay) -> Result<(), ConfigError> {
         let new = Config::load(&self.file)?;
-        if new.differs_beside_pools(&self.config) {
-            warn!("of the configuration the pools are read again; the rest of what has changed counts from a restart");
+        if new.needs_restart(&self.config) {
+            warn!("of the configuration the pools and [alias] are read again; what else has changed counts from a restart");
         }
         if new.plug.is_none() && all_emulated(&new.pools) != (way == PlugWay::Emulated) && !new.pools.is_empty() {
             warn!(%way, "primaries are plugged by {way} until hybondd is restarted, which is not what the pools ask for");
         }
         self.config.pools = new.pools;
+        self.config.alias = new.alias;
         Ok(())
     }
 }
 
 /// What makes the pools be read again.
+#[derive(Clone, Copy)]
 enum Cause {
     Asked,
     Machine,
@@ -160,12 +191,16 @@ pub async fn follow(shared: Arc<Shared>, mut reader: Reader, mut hangup: Signal)
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
         let (vfs, paths) = found;
-        shared.adapters.pools.set(reader.config.pools.clone(), paths);
+        let aliases = shared.adapters.pools.aliases();
+        shared.adapters.pools.set(&reader.config, paths);
         // Leases of VFs that are offered no more stay until their guests let go.
         shared.adapters.book().set_pools(vfs);
+        if matches!(cause, Cause::Asked) {
+            shared.adapters.name_pfs_anew(&aliases).await;
+        }
         cause = tokio::select! {
             _ = hangup.recv() => {
-                info!("SIGHUP: reading the pools again");
+                info!("SIGHUP: reading the pools and [alias] again");
                 Cause::Asked
             }
             () = changed(&mut uevents) => Cause::Machine,
@@ -270,5 +305,27 @@ mod tests {
         let error = reader.reload(PlugWay::Group).expect_err("not a name").to_string();
         assert!(error.contains("hybond.toml:3: "), "{error}");
         assert_eq!(reader.look().0, pools, "as before");
+    }
+
+    #[test]
+    fn further_names_of_pfs_are_read_again() {
+        let tree = Tree::with_igb();
+        let mut reader = reader(&tree, &format!("{LAN}[alias]\nlan0 = 'ens1'\nold0 = 'ens1'\n"));
+        let pools = Pools::new(Default::default(), reader.config.alias.clone(), Paths::default());
+        let read = |pools: &Pools| -> Vec<String> {
+            let aliases = pools.aliases();
+            aliases.iter().map(|(name, of)| format!("{name} = {of}")).collect()
+        };
+        assert_eq!(read(&pools), ["lan0 = ens1", "old0 = ens1"]);
+
+        write(&tree, &format!("{LAN}[alias]\nlan0 = 'lan'\nnew0 = 'ens1'\n"));
+        reader.reload(PlugWay::Group).expect("valid");
+        pools.set(&reader.config, Paths::default());
+        assert_eq!(read(&pools), ["lan0 = lan", "new0 = ens1"]);
+
+        write(&tree, &format!("{LAN}[alias]\n'longer-than-15-characters' = 'ens1'\n"));
+        reader.reload(PlugWay::Group).expect_err("not a name");
+        pools.set(&reader.config, Paths::default());
+        assert_eq!(read(&pools), ["lan0 = lan", "new0 = ens1"], "as before");
     }
 }

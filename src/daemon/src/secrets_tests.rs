@@ -100,7 +100,7 @@ async fn daemon(folder: &Path) -> Arc<Shared> {
             },
             ..Config::default()
         },
-        pools: Pools::new(Default::default(), Default::default()),
+        pools: Pools::new(Default::default(), Default::default(), Default::default()),
         me: "node1".parse().expect("a peer"),
         way: PlugWay::Group,
         libvirt,

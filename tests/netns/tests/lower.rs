@@ -71,3 +71,33 @@ fn a_further_name_is_given_once_and_not_taken_from_others() {
         assert!(matches!(error, Error::NoLink { .. }), "{error}");
     });
 }
+
+#[test]
+fn a_further_name_is_taken_back_and_another_device_may_have_it() {
+    on_a_host(|host| async move {
+        let logical = name("eth02bc4aec-b4");
+        let pf = name("pf");
+        host.netlink.add_altname(&pf, &logical).await.expect("given");
+        let of_another = host.netlink.remove_altname(&name("wire"), &logical).await;
+        assert_eq!(of_another.expect("not its own"), Change::AlreadyThere);
+        assert_eq!(
+            host.netlink.remove_altname(&pf, &logical).await.expect("taken"),
+            Change::Made
+        );
+        assert_eq!(
+            host.netlink.remove_altname(&pf, &logical).await.expect("gone"),
+            Change::AlreadyThere
+        );
+        assert_eq!(
+            host.netlink.remove_altname(&pf, &pf).await.expect("its own name stays"),
+            Change::AlreadyThere
+        );
+        assert_eq!(
+            host.netlink
+                .add_altname(&name("wire"), &logical)
+                .await
+                .expect("it is free"),
+            Change::Made
+        );
+    });
+}

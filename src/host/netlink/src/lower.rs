@@ -97,4 +97,30 @@ impl Netlink {
             }),
         }
     }
+
+    /// Takes an alternative name from a device. What is over the device stays: only the name goes.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`].
+    pub async fn remove_altname(&self, name: &IfName, altname: &IfName) -> Result<Change> {
+        let link = self.required(name).await?;
+        let has = |found: Option<crate::Link>| found.is_some_and(|found| found.index == link.index);
+        if link.name == *altname || !has(self.link(altname).await?) {
+            return Ok(Change::AlreadyThere);
+        }
+        let (index, text) = (link.index, altname.to_string());
+        self.request(format!("take the further name {altname} from {name}"), |handle| async move {
+            let names = [text.as_str()];
+            handle.link().property_del(index).alt_ifname(&names).execute().await
+        })
+        .await?;
+        if has(self.link(altname).await?) {
+            return Err(Error::NotKept {
+                name: link.name,
+                found: format!("the further name {altname}"),
+                wanted: "none".to_owned(),
+            });
+        }
+        Ok(Change::Made)
+    }
 }
