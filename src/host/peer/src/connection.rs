@@ -100,13 +100,29 @@ where
             tracing::debug!(peer = name, error, "final answer not delivered");
         }
     }
-    // Bytes that nobody has read turn a close into a reset, which may overtake the answer.
+    end(&mut lines, &mut writer).await;
+}
+
+/// Answers whatever is asked with a refusal. `stream` is authenticated.
+pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, reason: &str) {
+    let (reader, mut writer) = tokio::io::split(stream);
+    let refused = Response::Refused {
+        reason: reason.to_owned(),
+    };
+    if let Err(error) = write(&mut writer, &refused).await {
+        tracing::debug!(error, "refusal not delivered");
+    }
+    end(&mut Lines::new(reader, LIMIT), &mut writer).await;
+}
+
+/// Bytes that nobody has read turn a close into a reset, which may overtake the answer.
+async fn end<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(lines: &mut Lines<R>, writer: &mut W) {
     let end = async {
         writer.shutdown().await?;
         lines.discard().await
     };
     if let Ok(Err(error)) = timeout(Duration::from_secs(1), end).await {
-        tracing::debug!(peer = name, %error, "connection ended otherwise than by both sides");
+        tracing::debug!(%error, "connection ended otherwise than by both sides");
     }
 }
 

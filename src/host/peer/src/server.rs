@@ -1,6 +1,6 @@
 //! The source's end: accepts, authenticates, and gives each connection a task.
 
-use crate::admission::{Admission, Ticket};
+use crate::admission::{Admission, Places, Ticket};
 use crate::connection::{self, IncomingRequest};
 use crate::error::{CertificateFault, PeerError};
 use crate::files::{Current, TlsFiles};
@@ -20,10 +20,14 @@ use tokio_rustls::server::TlsStream;
 /// Bounds of a server.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections in all.
+    /// Connections of hosts, in all.
     pub connections: usize,
     /// Connections of one host: as many domains as it takes in at once.
     pub per_address: usize,
+    /// Connections that have not shown a certificate, nor has their address before, in all.
+    pub strangers: usize,
+    /// Those of one address: as many domains as a host takes in at once when nobody knows it yet.
+    pub strangers_per_address: usize,
     /// From the connection to the end of the handshake.
     pub handshake: Duration,
     /// From there to the end of the request.
@@ -39,6 +43,8 @@ impl Default for Limits {
         Self {
             connections: 512,
             per_address: 64,
+            strangers: 256,
+            strangers_per_address: 32,
             handshake: Duration::from_secs(5),
             request: Duration::from_secs(5),
             answer: Duration::from_secs(600),
@@ -93,7 +99,10 @@ async fn accept(
     limits: Arc<Limits>,
     requests: mpsc::Sender<IncomingRequest>,
 ) {
-    let admission = Arc::new(Admission::new(limits.connections, limits.per_address));
+    let places = |total, per_address| Places { total, per_address };
+    let strangers = places(limits.strangers, limits.strangers_per_address);
+    let hosts = places(limits.connections, limits.per_address);
+    let admission = Arc::new(Admission::new(strangers, hosts));
     let (complaints, mut complained) = mpsc::channel(16);
     let mut log = ComplaintLog::default();
     let mut connections = JoinSet::new();
@@ -128,7 +137,7 @@ async fn accept(
 /// One connection, up to its end. The error is why the peer was not let in.
 async fn one(
     stream: TcpStream,
-    (address, _ticket): (SocketAddr, Ticket),
+    (address, mut ticket): (SocketAddr, Ticket),
     config: &Current<ServerConfig>,
     limits: &Limits,
     requests: &mpsc::Sender<IncomingRequest>,
@@ -142,6 +151,10 @@ async fn one(
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| "no certificate was shown".to_owned())?;
     let peer = PeerIdentity::new(address, certificate);
+    if !ticket.becomes_hosts() {
+        connection::refuse(stream, "hybondd has too many connections there; try again").await;
+        return Err(format!("{peer} has too many connections"));
+    }
     connection::serve(stream, peer, requests, limits).await;
     Ok(())
 }

@@ -3,10 +3,10 @@
 mod common;
 
 use common::*;
-use hybond_peer::Limits;
+use hybond_peer::{Limits, PeerServer};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// A TLS 1.2 client's hello: the version, three of its cipher suites, no supported_versions extension.
@@ -125,7 +125,7 @@ async fn connections_that_say_nothing_are_closed() {
 async fn a_flood_from_one_address_is_bounded_and_passes() {
     let ca = Authority::new("ca");
     let limits = Limits {
-        per_address: 4,
+        strangers_per_address: 4,
         handshake: Duration::from_secs(60),
         ..Limits::default()
     };
@@ -150,6 +150,61 @@ async fn a_flood_from_one_address_is_bounded_and_passes() {
         }
     };
     timeout(LONG, served).await.expect("served again");
+}
+
+/// A connection from one of this machine's loopback addresses, which says nothing.
+async fn silent(from: u8, to: &PeerServer) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, from], 0).into()).expect("an address of its own");
+    socket.connect(to.address()).await.expect("connected")
+}
+
+#[tokio::test]
+async fn strangers_of_many_addresses_keep_no_host_out() {
+    let ca = Authority::new("ca");
+    let limits = Limits {
+        strangers: 4,
+        strangers_per_address: 2,
+        handshake: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let (server, requests) = serve(&good(&ca), limits).await;
+    answer_all(requests);
+    assert_eq!(ask(&good(&ca), &at(&server)).await.expect("a host"), hello());
+    // In 127.0.0.2 to 127.0.0.9, who come with nothing and stay.
+    let mut held = Vec::new();
+    for from in [2, 2, 3, 3] {
+        held.push(silent(from, &server).await);
+    }
+    for from in 2..=9 {
+        let mut more = silent(from, &server).await;
+        assert!(rest(&mut more).await.is_empty(), "there are enough of them");
+    }
+    for _ in 0..20 {
+        assert_eq!(ask(&good(&ca), &at(&server)).await.expect("its own places"), hello());
+    }
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_host_that_has_all_its_places_is_told() {
+    let ca = Authority::new("ca");
+    let limits = Limits {
+        per_address: 1,
+        ..Limits::default()
+    };
+    let pki = good(&ca);
+    let (server, mut requests) = serve(&pki, limits).await;
+    let to = at(&server);
+    let first = tokio::spawn({
+        let (pki, to) = (good(&ca), to.clone());
+        async move { ask(&pki, &to).await }
+    });
+    let asked = timeout(LONG, requests.recv()).await.expect("in time").expect("asked");
+    let refused = ask(&pki, &to).await.expect("an answer");
+    assert!(format!("{refused:?}").contains("too many connections"), "{refused:?}");
+    asked.responder.finish(hello()).await.expect("delivered");
+    assert_eq!(first.await.expect("no panic").expect("served"), hello());
 }
 
 #[tokio::test]
