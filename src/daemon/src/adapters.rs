@@ -478,6 +478,10 @@ impl Adapters {
                 errors.extend(kept.iter().map(|error| chain(error)));
             }
         }
+        // Of a pair that the domain no longer has it is not known what it was.
+        if links.pair(lease.mac).is_none_or(|pair| pair.flavor() == Flavor::Indirect) {
+            self.narrow(bdf, &mut errors).await;
+        }
         // After DEVICE_DELETED only: on igb a change of the MAC resets the VF, and while it is plugged both paths go silent.
         let pool = self.pool_of(links, lease.mac);
         let clear = VfConfig {
@@ -573,7 +577,7 @@ fn hostdev_xml(mac: Mac, vf: Bdf, vlan: Option<u16>) -> String {
     )
 }
 
-fn collect<T>(errors: &mut Vec<String>, result: Result<T, impl Error>) {
+pub(crate) fn collect<T>(errors: &mut Vec<String>, result: Result<T, impl Error>) {
     if let Err(error) = result {
         errors.push(chain(&error));
     }

@@ -1,10 +1,11 @@
 //! VFs that stay the host's, below a macvtap of one guest's.
 
-use crate::adapters::{Adapters, GuestLinks, because, failure, of_pool};
+use crate::adapters::{Adapters, GuestLinks, because, chain, collect, failure, of_pool};
 use hybond_core::guest::{Failure, Outcome};
 use hybond_core::ids::{Bdf, IfName, Mac, VfId};
 use hybond_core::pool::Lease;
 use hybond_netlink::{StandbySpec, VfConfig};
+use hybond_vfio::SysfsError;
 use std::time::{Duration, Instant};
 
 /// How long a driver may take to make its network device; udev renames it meanwhile.
@@ -57,6 +58,17 @@ impl Adapters {
             }
             // sysfs has no event for it.
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Puts the device of a VF that is given back to the packet size that its driver began with: the standby's may be larger,
+    /// and the next pair that it is for is not to find that.
+    pub(crate) async fn narrow(&self, vf: Bdf, errors: &mut Vec<String>) {
+        match self.sysfs.interface(vf) {
+            Ok(Some(device)) => collect(errors, self.netlink.narrow(&device).await),
+            // It has no driver of the host's, or is no more.
+            Ok(None) | Err(SysfsError::NoDevice(_)) => {}
+            Err(error) => errors.push(chain(&error)),
         }
     }
 

@@ -122,3 +122,31 @@ fn packets_of_the_pools_size_pass_and_the_guests_groups_reach_the_vf() {
         assert!(below.contains("33:33:00:00:be:ef"), "{below}");
     });
 }
+
+#[test]
+fn a_vf_that_is_given_back_carries_what_its_driver_began_with() {
+    on_a_host(|host| async move {
+        with_vf(&host);
+        let vf = name("vf0");
+        let mtu = async || host.netlink.link(&vf).await.expect("read").expect("there").mtu;
+        let spec = StandbySpec {
+            mtu: Some(9000),
+            ..over_vf()
+        };
+        host.netlink.make_standby(&spec).await.expect("made");
+        assert_eq!(mtu().await, 9000, "the VF is made to fit");
+        host.netlink.remove_standby(&spec.name).await.expect("removed");
+        assert_eq!(mtu().await, 9000, "the standby may come again");
+        assert_eq!(host.netlink.narrow(&vf).await.expect("narrowed"), Change::Made);
+        assert_eq!(mtu().await, 1500);
+        assert_eq!(host.netlink.narrow(&vf).await.expect("as it is"), Change::AlreadyThere);
+        host.ip("link set vf0 mtu 1400");
+        assert_eq!(
+            host.netlink.narrow(&vf).await.expect("smaller"),
+            Change::AlreadyThere,
+            "nobody of hybond's has done that"
+        );
+        let gone = host.netlink.narrow(&name("vf7")).await;
+        assert_eq!(gone.expect("no driver, no device"), Change::AlreadyThere);
+    });
+}

@@ -7,6 +7,9 @@ use hybond_core::paths::{Multicast, StandbyMode};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoMacVtap, LinkAttribute, LinkInfo, MacVtapMode};
 
+/// What every Ethernet driver begins with, in bytes.
+const ETH_DATA_LEN: u32 = 1500;
+
 impl Netlink {
     /// Has a standby stand so beside the others of its lower device, and take these multicast frames. Nothing that it is to
     /// take is lost meanwhile: what comes is added before what goes is removed.
@@ -97,6 +100,17 @@ impl Netlink {
     }
 
     /// Sets a device's MTU, and reads it back.
+    /// Puts a device that was made to fit its standby back to what drivers begin with (`ether_setup()`). It may be gone.
+    ///
+    /// # Errors
+    /// [`Error::NotKept`]; something is over it still that needs more.
+    pub async fn narrow(&self, device: &IfName) -> Result<Change> {
+        match self.link(device).await? {
+            Some(link) if link.mtu > ETH_DATA_LEN => self.set_mtu(&link, ETH_DATA_LEN).await,
+            _ => Ok(Change::AlreadyThere),
+        }
+    }
+
     pub(crate) async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<Change> {
         if link.mtu == mtu {
             return Ok(Change::AlreadyThere);
