@@ -31,7 +31,7 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
 # What keeps one core busy runs beside another such.
-suites := lint unit pair+netns packages qemu+crash guest+lab tier3
+suites := lint unit pair+netns packages qemu,guest+crash,lab tier3
 
 test: setup packages ## lint and every suite: unit, namespaces, real QEMU, tiers 1 to 3; up to 40 minutes on 2 cores
 	packaging/dev/test.sh $(suites) coverage

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds hybond_VERSION_ARCH.deb and hybond-agent_VERSION_ARCH.deb into target/packages. The same commit on the same
-# machine gives the same bytes.
+# machine gives the same bytes, so packages that are there and made from the same are left, unless told: build.sh anew.
 set -euo pipefail
 . "$(dirname "$0")/../dev/lib.sh"
 . "$(dirname "$0")/lib.sh"
@@ -41,6 +41,19 @@ fi
 RUSTFLAGS="${RUSTFLAGS:-} $remap" cargo build --locked --profile tiny -p hybond-agent --target "$target"
 agent=$built/$target/tiny/hybond-agent
 
+made_from=$({
+    printf '%s\n' "$version" "$SOURCE_DATE_EPOCH"
+    find packaging systemd docs "$built"/release/hybond{d,ctl} "$built/tiny/hybond-hook" "$agent" -type f -print0 |
+        LC_ALL=C sort -z | xargs -0 sha256sum
+} | sha256sum)
+debs=("$out/hybond_${version}_$arch.deb" "$out/hybond-agent_${version}_$arch.deb")
+if [ "${1:-}" != anew ] && [ -e "${debs[0]}" ] && [ -e "${debs[1]}" ] &&
+    [ "$(cat "$out/made-from" 2>/dev/null)" = "$made_from" ]; then
+    say "packages are up to date"
+    ls -l "${debs[@]}"
+    exit
+fi
+
 rm -rf "$out"
 mkdir -p "$out"
 say "package hybond"
@@ -50,5 +63,6 @@ say "package hybond-agent"
 # shellcheck source=hybond-agent/stage.sh
 . packaging/deb/hybond-agent/stage.sh
 
+echo "$made_from" >"$out/made-from"
 say "built"
-ls -l "$out"
+ls -l "${debs[@]}"

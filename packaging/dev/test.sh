@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs test suites one after the other and adds their results up. A suite that fails does not keep the next from running.
 # Usage: test.sh SUITE…         each one of those below
-#        test.sh SUITE+SUITE …  these two at the same time, where neither keeps two cores busy
+#        test.sh SUITE,SUITE+SUITE,SUITE …  what is before the plus and what is behind it at the same time: where no suite keeps
+#                               two cores busy
 #
 # A suite's output is shown as it comes and kept in target/test/SUITE.log. Counted are cargo's `test result:` lines and
 # plain `N passed, N failed` lines. The last line printed is the sum, in that plain form.
@@ -90,8 +91,11 @@ run() {
     echo "$status $((SECONDS - begun))" >"$logs/$1.status"
 }
 
-# Where two talk at a time, each line says whose it is.
-run_named() { run "$1" | sed -u "s/^/$1: /"; }
+# Where several talk at a time, each line says whose it is.
+run_lane() {
+    local name
+    for name in ${1//,/ }; do run "$name" | sed -u "s/^/$name: /"; done
+}
 
 [ $# -gt 0 ] || die "which suite? $suites"
 logs=target/test
@@ -100,11 +104,12 @@ total_passed=0 total_failed=0 total_skipped=0
 table=()
 for group in "$@"; do
     say "$group"
-    IFS=+ read -ra names <<<"$group"
+    IFS=+ read -ra lanes <<<"$group"
+    IFS=,+ read -ra names <<<"$group"
     if [ ${#names[@]} = 1 ]; then
         run "$group"
     else
-        for name in "${names[@]}"; do run_named "$name" & done
+        for lane in "${lanes[@]}"; do run_lane "$lane" & done
         wait
     fi
     for name in "${names[@]}"; do

@@ -102,9 +102,7 @@ fn play(
         stopwatch.say(&format!("virtio only: longest gap {gap:.0} ms"));
         gaps.push(gap);
     }
-    for host in lab.hosts() {
-        pair::remove(host, PLAIN)?;
-    }
+    lab.each(|host| pair::remove(host, PLAIN))?;
 
     let mut measured: Vec<Measured> = Vec::new();
     let mut left = Vec::new();

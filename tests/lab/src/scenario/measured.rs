@@ -63,11 +63,12 @@ pub fn measured_migration(
     ));
     let after = guest.wait_primary(to)?;
     let settled = start.elapsed() - virsh;
+    let then = traffic.received()?;
     let first = Interrupts::of(&guest.guest, to)?;
     traffic.flow(COUNTED)?;
     let carried = Interrupts::of(&guest.guest, to)?.since(first);
     let timeline = timeline(from, to, &guest.domain.uuid)?;
-    traffic.flow(AFTERWARDS)?;
+    traffic.flow_since(then, AFTERWARDS)?;
     let records = traffic.finish()?;
 
     let phases = timeline.phases();

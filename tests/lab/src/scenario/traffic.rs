@@ -58,7 +58,16 @@ impl<'a> Traffic<'a> {
     /// # Errors
     /// They do not come.
     pub fn flow(&mut self, time: Duration) -> Result<()> {
-        let want = self.received()? + u64::from(RATE) * time.as_secs();
+        let now = self.received()?;
+        self.flow_since(now, time)
+    }
+
+    /// As [`Traffic::flow`], from a moment on of which [`Traffic::received`] has told.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flow_since(&mut self, moment: u64, time: Duration) -> Result<()> {
+        let want = moment + u64::from(RATE) * time.as_secs();
         let limit = time + Duration::from_secs(90);
         crate::process::until("packets of the guest", limit, || {
             if self.child.try_wait()?.is_some() {
@@ -82,7 +91,10 @@ impl<'a> Traffic<'a> {
     }
 
     /// Packets that the peer's NIC has received.
-    fn received(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// The peer cannot be asked.
+    pub fn received(&self) -> Result<u64> {
         let text = self.lab.peer().read_file("/sys/class/net/eth0/statistics/rx_packets")?;
         text.trim().parse().context("rx_packets")
     }
