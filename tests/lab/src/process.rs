@@ -27,6 +27,18 @@ impl Output {
     pub fn success(&self) -> bool {
         self.status == 0
     }
+
+    /// That it did; `what` it was otherwise.
+    ///
+    /// # Errors
+    /// It did not: the error has what it printed.
+    pub fn succeeded(&self, what: &str) -> Result<()> {
+        if !self.success() {
+            let said = [self.stdout.trim(), self.stderr.trim()].join(" ");
+            bail!("{what} ended with {}: {}", self.status, said.trim());
+        }
+        Ok(())
+    }
 }
 
 /// Runs a command to its end, with `input` on its standard input, at most for `limit`.

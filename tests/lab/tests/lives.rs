@@ -1,17 +1,14 @@
 //! What a user does with a hybrid guest beside migrating it, each test a story told on two namespaced hosts. Ignored by
 //! `cargo test`, because they boot guests: `cargo test -p hybond-lab --test lives -- --ignored --test-threads=1`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
-use hybond_lab::tier2_hybond::{Daemon, Hybrid, POOL, PoolOn, configure, leftovers, on_stage};
-use hybond_lab::{Machine, process};
+use hybond_lab::tier2_hybond::{
+    BOOT, CLEAN, Daemon, Hybrid, POOL, PoolOn, boot_id, booted_again, configured, end, nothing_is_left, on_its_vf,
+    on_stage, same_vf,
+};
 use hybond_wire::agent::Path;
-use hybond_wire::control::PairStatus;
-use std::time::Duration;
-
-/// A guest that starts again does so within this.
-const BOOT: Duration = Duration::from_secs(400);
-const CLEAN: Duration = Duration::from_secs(60);
 
 #[test]
 #[ignore = "boots guests under TCG"]
@@ -229,56 +226,5 @@ fn each_pair_is_on_its_pf(guest: &Hybrid, node: &Node) -> Result<()> {
         let below = node.ok(&format!("ip -o link show {}", pair.mac.standby_name()))?;
         ensure!(below.contains(&format!("@{pf}:")), "{below}");
     }
-    Ok(())
-}
-
-/// A daemon with other pools.
-fn configured(node: &Node, daemon: Daemon, pools: &[PoolOn<'_>]) -> Result<Daemon> {
-    daemon.stop()?;
-    configure(node, pools)?;
-    Daemon::start(node)
-}
-
-/// Waits until hybond says that the guest is on its VF, and the guest that it sends by it.
-fn on_its_vf(guest: &Hybrid, node: &Node) -> Result<PairStatus> {
-    guest.wait_sends_by_vf(node)?;
-    let pair = guest.wait_path(node, Path::Primary)?;
-    ensure!(pair.plugged && pair.vf.is_some() && pair.degraded.is_none(), "{pair:?}");
-    Ok(pair)
-}
-
-fn same_vf(one: &PairStatus, other: &PairStatus) -> bool {
-    one.vf == other.vf && one.pf == other.pf
-}
-
-fn boot_id(guest: &Hybrid, node: &Node) -> Result<String> {
-    guest.guest.ok(node, "cat /proc/sys/kernel/random/boot_id")
-}
-
-/// Waits until the guest has another boot id, and answers it.
-fn booted_again(guest: &Hybrid, node: &Node, before: &str) -> Result<String> {
-    process::until_every(Duration::from_secs(1), "another boot", BOOT, || {
-        // While it boots, it does not answer.
-        let line = "cat /proc/sys/kernel/random/boot_id";
-        let answer = guest.guest.run_within(node, line, Duration::from_secs(10));
-        let now = answer
-            .ok()
-            .filter(|answer| answer.success())
-            .map(|answer| answer.stdout);
-        Ok(now.filter(|now| now != before && !now.is_empty()))
-    })
-    .context("the guest has not booted again")
-}
-
-fn end(node: &Node, domains: &[&str]) -> Result<()> {
-    for domain in domains {
-        node.ok(&format!("virsh destroy {domain}"))?;
-    }
-    nothing_is_left(node)
-}
-
-fn nothing_is_left(node: &Node) -> Result<()> {
-    let left = leftovers(node, CLEAN)?;
-    ensure!(left.is_empty(), "left behind on {}:\n{left}", node.name());
     Ok(())
 }

@@ -37,6 +37,7 @@ pub fn install(node: &Node, programs: &Programs, initramfs: &[u8]) -> Result<()>
     node.copy(&programs.hybondd, "/usr/sbin/hybondd")?;
     node.copy(&programs.hybondctl, "/usr/bin/hybondctl")?;
     node.copy(&programs.hook, "/usr/lib/libvirt/hybond-hook")?;
+    node.copy(&top().join("systemd/drain-before-save"), "/usr/lib/hybond/drain-before-save")?;
     for (file, path) in [
         ("systemd/hybond.sysusers", "/usr/lib/sysusers.d/hybond.conf"),
         ("systemd/hybond.tmpfiles", "/usr/lib/tmpfiles.d/hybond.conf"),
@@ -133,6 +134,15 @@ impl Daemon {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Has it read its configuration again, as `systemctl reload` does.
+    ///
+    /// # Errors
+    /// It is not there, or the configuration makes no sense.
+    pub fn reload(&self) -> Result<()> {
+        self.node.ok(&format!("hybondd --check && kill -HUP {}", self.pid))?;
+        Ok(())
     }
 
     /// Whether it is still there.

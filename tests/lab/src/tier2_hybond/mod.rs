@@ -3,12 +3,14 @@
 
 mod daemon;
 mod guest;
+mod life;
 mod programs;
 mod stage;
 mod traffic;
 
 pub use daemon::{CRASH, Daemon, PoolOn, configure, install, leftovers};
 pub use guest::{Hybrid, POOL, STANDBY};
+pub use life::{BOOT, CLEAN, boot_id, booted_again, configured, end, nothing_is_left, on_its_vf, same_vf};
 pub use programs::Programs;
 pub use stage::{on_stage, on_stage_with, results};
 pub use traffic::Traffic;
