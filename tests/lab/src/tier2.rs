@@ -73,7 +73,19 @@ impl Node {
     /// # Errors
     /// It does not end, or does not come up.
     pub fn restart_libvirt(&self) -> Result<()> {
-        self.ok("kill $(cat /run/libvirtd.pid)")?;
+        self.renew_libvirt("TERM")
+    }
+
+    /// Kills libvirtd in the midst of whatever it does, and starts it anew.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn crash_libvirt(&self) -> Result<()> {
+        self.renew_libvirt("KILL")
+    }
+
+    fn renew_libvirt(&self, signal: &str) -> Result<()> {
+        self.ok(&format!("kill -{signal} $(cat /run/libvirtd.pid)"))?;
         let ended = "! kill -0 $(cat /run/libvirtd.pid 2>/dev/null) 2>/dev/null";
         self.until("libvirtd's end", ended, LIBVIRTD)?;
         self.ok(&format!("{START_LIBVIRTD} </dev/null >/dev/null 2>&1"))?;

@@ -5,7 +5,7 @@ mod operation;
 
 pub use operation::Operation;
 
-use crate::soak::{Identity, View, unsettled};
+use crate::soak::{Identity, rests};
 use crate::tier2::{Node, Pair};
 use crate::tier2_hybond::{CRASH, Daemon, Hybrid, POOL, leftovers};
 use crate::{Machine, Output, process};
@@ -267,13 +267,7 @@ impl<'a> Scene<'a> {
 
     /// On its VF, with one lease, its standby on the VF's PF; nothing of it on the other host; and it can be reached.
     fn is_on_its_vf(&self) -> Result<()> {
-        let mut problems = Vec::new();
-        process::until_every(PAUSE, "the guest on its VF and nothing elsewhere", SETTLE, || {
-            let seen = [View::of(self.nodes[0])?, View::of(self.nodes[1])?];
-            problems = unsettled(&self.identity, self.at, &seen);
-            Ok(problems.is_empty().then_some(()))
-        })
-        .with_context(|| problems.join("\n"))?;
+        rests(self.nodes, &self.identity, self.at, SETTLE)?;
         let ping = format!("ping -c 1 -W 2 {}", crate::domain::addresses(1).0);
         self.pair.peer().until("ping of the guest", &ping, SETTLE).map(drop)
     }

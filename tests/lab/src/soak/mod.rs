@@ -33,6 +33,8 @@ const LEG: usize = 10;
 const SETTLE: Duration = Duration::from_secs(180);
 /// Between two looks at both hosts, which cost the machine more than any guest.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same where only one guest is waited for.
+const LOOK: Duration = Duration::from_millis(300);
 /// A host that the last guest has left has taken everything away within this.
 const CLEAN: Duration = Duration::from_secs(60);
 /// Memory of a guest, in MiB: the least that boots. Its initramfs is unpacked into it.
@@ -168,6 +170,28 @@ fn soak(pair: &Pair, daemons: &[Daemon; 2], size: Size) -> Result<Report> {
         moves,
         costs: soak.costs,
     })
+}
+
+/// Waits until a guest rests on a host: on its VF, its standby on that VF's PF, and nothing of it on the other host.
+///
+/// # Errors
+/// It does not within `limit`; the error has what is not as it must be.
+pub fn rests(nodes: [&Node; 2], guest: &Identity, at: usize, limit: Duration) -> Result<()> {
+    let mut last = Vec::new();
+    process::until_every(
+        LOOK,
+        &format!(
+            "{} on its VF on {}, and nothing of it elsewhere",
+            guest.name,
+            nodes[at].name()
+        ),
+        limit,
+        || {
+            last = unsettled(guest, at, &[View::of(nodes[0])?, View::of(nodes[1])?]);
+            Ok(last.is_empty().then_some(()))
+        },
+    )
+    .with_context(|| last.join("\n"))
 }
 
 fn hybrid(number: u8) -> Hybrid {

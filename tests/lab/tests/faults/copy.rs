@@ -1,0 +1,64 @@
+//! Faults while QEMU copies the guest's memory. The VF is gone by then; the guest gets it back where it stays.
+
+use crate::scene::{SOON, Scene};
+use anyhow::Result;
+use hybond_lab::Machine;
+use std::time::Instant;
+
+/// Refused, and on its VF where it was.
+fn stays(scene: &mut Scene<'_>, under_way: crate::scene::UnderWay) -> Result<String> {
+    let begun = Instant::now();
+    let output = under_way.end()?;
+    scene.refused(output)?;
+    scene.ends_well()?;
+    Ok(format!("on its VF {:.1} s later", begun.elapsed().as_secs_f32()))
+}
+
+pub fn aborted(scene: &mut Scene<'_>) -> Result<String> {
+    let under_way = scene.copying("")?;
+    scene.from().ok(&format!("virsh domjobabort {}", scene.name()))?;
+    stays(scene, under_way)
+}
+
+pub fn destination_qemu_killed(scene: &mut Scene<'_>) -> Result<String> {
+    let under_way = scene.copying("")?;
+    scene.kill_qemu(scene.there())?;
+    stays(scene, under_way)
+}
+
+pub fn source_qemu_killed(scene: &mut Scene<'_>) -> Result<String> {
+    let under_way = scene.copying("")?;
+    scene.kill_qemu(scene.here())?;
+    scene.is_off = true;
+    let output = under_way.end()?;
+    scene.refused(output)?;
+    Ok("refused".to_owned())
+}
+
+pub fn source_libvirtd_restarted(scene: &mut Scene<'_>) -> Result<String> {
+    let under_way = scene.copying("")?;
+    scene.from().crash_libvirt()?;
+    stays(scene, under_way)
+}
+
+pub fn destination_libvirtd_restarted(scene: &mut Scene<'_>) -> Result<String> {
+    let under_way = scene.copying("")?;
+    scene.to().crash_libvirt()?;
+    stays(scene, under_way)
+}
+
+/// libvirt gives a host up that it has not heard of for half a minute.
+pub fn link_cut(scene: &mut Scene<'_>) -> Result<String> {
+    let under_way = scene.copying("")?;
+    let there = scene.there();
+    scene.inject(there, "ip link set mg0 down", "ip link set mg0 up")?;
+    let begun = Instant::now();
+    let output = under_way.end()?;
+    scene.refused(output)?;
+    let refused = begun.elapsed().as_secs_f32();
+    scene.back_on_its_vf()?;
+    let back = begun.elapsed().as_secs_f32();
+    scene.heal()?;
+    scene.to().until("libvirtd", "virsh -q list", SOON)?;
+    Ok(format!("given up after {refused:.1} s, on its VF after {back:.1} s"))
+}
