@@ -11,6 +11,7 @@ mod arrival;
 mod copy;
 mod drain;
 mod host;
+mod page;
 mod pings;
 mod scene;
 mod several;
