@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-tier3 test-crash test-packages test-fuzz soak demo packages clean
+.PHONY: test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-tier3 test-crash test-faults test-packages test-fuzz soak demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -62,6 +62,9 @@ test-tier3: setup packages ## two emulated hosts with SR-IOV, VFIO, AppArmor and
 
 test-crash: setup ## the daemon killed before and after every effect of every operation, on either host; up to 20 minutes
 	HYBOND_CRASH_POINTS=all packaging/dev/test.sh crash
+
+test-faults: setup ## everything that can go wrong: test-crash, the table of docs/failure-matrix.md, the invariants; up to an hour
+	packaging/dev/test.sh faults
 
 test-packages: setup-build ## build the packages, unpack them, look at every file
 	packaging/dev/test.sh packages

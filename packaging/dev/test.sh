@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$top"
 
-suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, tier3, soak, coverage"
+suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, tier3, soak, coverage"
 
 # Tests of these crates need root, QEMU or minutes, so each is a suite of its own.
 own_suite=(hybond-test-pair hybond-test-netns hybond-test-qemu hybond-lab)
@@ -33,12 +33,20 @@ suite() {
                 limit 20m cargo test --locked --no-fail-fast -p hybond-agent --test qemu -- --ignored --test-threads=1 --nocapture
         ;;
     lab)
-        limit 40m cargo test --locked --no-fail-fast -p hybond-lab --lib --bins --test tier2 --test lives --test soak \
+        limit 40m cargo test --locked --no-fail-fast -p hybond-lab --lib --bins --test tier2 --test lives --test soak --test faults \
             -- --include-ignored --test-threads=1 --nocapture
         ;;
     # Hosts of its own, so that it can run beside other suites.
     crash)
         HYBOND_LAB=crash limit 40m cargo test --locked -p hybond-lab --test crash -- --include-ignored --test-threads=1 --nocapture
+        ;;
+    # All that can go wrong: every crash point, every fault, every invariant; a line for each.
+    faults)
+        local status=0
+        HYBOND_CRASH_POINTS=all HYBOND_FAULTS=all limit 70m cargo test --locked --no-fail-fast -p hybond-lab --test crash \
+            --test faults -- --include-ignored --test-threads=1 --nocapture || status=$?
+        limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?
+        return "$status"
         ;;
     tier3)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test ground --test tier3 \

@@ -5,6 +5,15 @@ use hybond_core::paths::StandbyMode;
 use hybond_core::spec::Flavor;
 use std::collections::BTreeMap;
 
+/// Those that are looked at here, by their numbers.
+pub const ALL: [(u8, &str); 5] = [
+    (1, "no VF is plugged while QEMU copies or saves RAM"),
+    (2, "the guest always has a working path"),
+    (3, "a VF has one lease, also after a crash"),
+    (4, "nothing is left behind"),
+    (5, "whatever fails before QEMU's migrate ends with the VF in the guest on the source"),
+];
+
 /// After every step.
 pub fn always(world: &mut World) {
     if let Some(text) = broken(world) {

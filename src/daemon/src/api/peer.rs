@@ -6,6 +6,8 @@ use super::{RELEASE, arrivals};
 use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_core::guest::{Answer, Event, Request as Ask};
+use hybond_core::ids::{DomainId, PeerAddr};
+use hybond_libvirt::{DomainState, LibvirtError};
 use hybond_peer::IncomingRequest;
 use hybond_wire::control::Response as Told;
 use hybond_wire::peer::{Request, Response};
@@ -76,15 +78,13 @@ async fn connection(shared: &Arc<Shared>, mut incoming: IncomingRequest) {
 async fn drain(
     shared: &Arc<Shared>,
     incoming: &mut IncomingRequest,
-    domain: hybond_core::ids::DomainId,
+    domain: DomainId,
     migration: hybond_core::ids::MigrationId,
     within: Duration,
 ) -> Response {
     let me = &shared.adapters.me;
     let Some(task) = shared.task(domain) else {
-        return Response::Refused {
-            reason: format!("{me} has no domain {domain} with hybond"),
-        };
+        return without_task(me, domain, shared.adapters.libvirt.state(domain).await);
     };
     let mut feed = shared.feed.subscribe();
     let answer = task.ask(shared, Ask::Drain(migration));
@@ -114,9 +114,48 @@ async fn drain(
     }
 }
 
+/// What is said of a domain of which nothing is known here. One that is off has no VF in it: of `virsh migrate --offline`, too,
+/// libvirt calls hook `migrate` at the destination (`qemuMigrationDstPrepareAny()`).
+fn without_task(me: &PeerAddr, domain: DomainId, state: Result<DomainState, LibvirtError>) -> Response {
+    let reason = match state {
+        Ok(DomainState::Shutoff) => return Response::Drained,
+        Ok(_) => format!("{me} has no domain {domain} with hybond"),
+        Err(error) => format!(
+            "{me} has no domain {domain} with hybond, and cannot ask libvirt about it: {}",
+            chain(&error)
+        ),
+    };
+    Response::Refused { reason }
+}
+
 fn hello(shared: &Arc<Shared>) -> Response {
     Response::Hello {
         host: shared.adapters.me.to_string(),
         release: RELEASE.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said_of(state: DomainState) -> Response {
+        without_task(
+            &"src".parse().expect("a name"),
+            DomainId::from_bytes([7; 16]),
+            Ok(state),
+        )
+    }
+
+    #[test]
+    fn a_domain_that_is_off_has_nothing_to_drain_and_migrates_offline() {
+        assert_eq!(said_of(DomainState::Shutoff), Response::Drained);
+    }
+
+    #[test]
+    fn a_domain_that_runs_without_hybond_or_is_not_there_is_not_said_to_be_drained() {
+        for state in [DomainState::Running, DomainState::NotFound, DomainState::Unknown] {
+            assert!(matches!(said_of(state), Response::Refused { reason } if reason.contains("has no domain")));
+        }
     }
 }
