@@ -1,8 +1,8 @@
 //! Faults of a drain: the guest does not let go of its VF, or something happens to it meanwhile.
 
-use crate::scene::Scene;
+use crate::scene::{SOON, Scene};
 use anyhow::{Result, ensure};
-use hybond_lab::Machine;
+use hybond_lab::{Machine, process};
 use std::time::Instant;
 
 pub fn unplug_ignored(scene: &mut Scene<'_>) -> Result<String> {
@@ -100,11 +100,9 @@ pub fn link_cut(scene: &mut Scene<'_>) -> Result<String> {
     let under_way = scene.unplugging()?;
     let there = scene.there();
     scene.inject(there, "ip link set mg0 down", "ip link set mg0 up")?;
-    scene.to().until(
-        "the destination's word",
-        "grep -q 'finished: .*src' /var/log/hybondd.log",
-        crate::scene::SOON,
-    )?;
+    process::until("the destination giving up", SOON, || {
+        Ok((scene.held(there)? == 0).then_some(()))
+    })?;
     scene.heal()?;
     let output = under_way.end()?;
     scene.refused(output)?;

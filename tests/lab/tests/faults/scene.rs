@@ -222,9 +222,9 @@ impl<'a> Scene<'a> {
         UnderWay(thread::spawn(move || node.run_within(&script, MIGRATION)))
     }
 
-    /// A migration in the midst of its copy, which takes half a minute unless [`Scene::hasten`] is called.
+    /// A migration in the midst of its copy, which takes a minute unless [`Scene::hasten`] is called.
     pub fn copying(&self, words: &str) -> Result<UnderWay> {
-        let under_way = self.begin(&format!("--bandwidth 2 {words}"));
+        let under_way = self.begin(&format!("--bandwidth 1 {words}"));
         let line = format!("virsh domjobinfo {} | grep -E 'Memory processed: +[1-9]'", self.name());
         self.while_it_goes(&under_way, "a copy of memory", || {
             Ok(self.from().run(&line)?.success().then_some(()))

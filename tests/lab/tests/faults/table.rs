@@ -196,8 +196,10 @@ pub const TABLE: &[Fault] = &[
     },
     Fault {
         what: "The destination's PFs are down",
-        happens: "The hook refuses",
-        sees: &[],
+        happens: "The hook refuses; the guest stays on its VF",
+        sees: &[Virsh(
+            "is down, so nothing can be put over it; `ip link set … up` mends it",
+        )],
         retried: BY_USER,
         ..here(Destination, "destination-pfs-down", arrival::pfs_down)
     },
@@ -244,15 +246,15 @@ pub const TABLE: &[Fault] = &[
     },
     Fault {
         what: "The link between the hosts is cut during a drain",
-        happens: "",
-        sees: &[],
-        retried: BY_USER,
+        happens: "The destination gives the source up after 8 s, and takes everything away; the source's drain fails as nobody waits for it, or with libvirt's job, and the guest is on its VF",
+        sees: &[Virsh("has been silent for … s; it is down, or the network between is")],
+        retried: BACK,
         ..here(Drain, "drain-link-cut", drain::link_cut)
     },
     Fault {
         what: "Ctrl-C on `virsh migrate` during a drain",
-        happens: "",
-        sees: &[],
+        happens: "Until QEMU begins, libvirt has nothing to abort: the drain goes on to its end. If it fails, the guest is on its VF",
+        sees: &[Virsh("the guest did not let go of VF … within … ms")],
         retried: BY_USER,
         ..here(Drain, "drain-given-up", drain::given_up)
     },
@@ -275,7 +277,7 @@ pub const TABLE: &[Fault] = &[
     Fault {
         what: "The agent hangs",
         happens: "The failover fails after 15 s, and the migration is refused; the guest stays on its VF, and is moved back where it obeys late",
-        sees: &[Virsh("the agent did not …over pair … within 15s")],
+        sees: &[Virsh("the agent did not fail over pair … within 15s")],
         retried: "the failback; the migration, by the user",
         ..here(Guest, "agent-hung", agent::hung)
     },
@@ -390,7 +392,7 @@ pub const TABLE: &[Fault] = &[
     Fault {
         what: "QEMU is killed during a drain",
         happens: "The domain is off; the VF is cleaned and given back, the destination takes everything away",
-        sees: &[Virsh("does not drain")],
+        sees: &[Virsh("src … the domain is gone from this host")],
         retried: "the start, by the user",
         ..here(Drain, "drain-qemu-killed", drain::qemu_killed)
     },
@@ -642,8 +644,10 @@ pub const TABLE: &[Fault] = &[
     },
     Fault {
         what: "The other daemon goes silent",
-        happens: "It is given up after three missing signs of life",
-        sees: &[Otherwise("virsh: the source has gone silent")],
+        happens: "It is given up after 8 s without a sign of life",
+        sees: &[Otherwise(
+            "virsh: SOURCE has been silent for 8 s; it is down, or the network between is",
+        )],
         retried: BACK,
         ..elsewhere(
             Peers,

@@ -40,7 +40,8 @@ pub fn with_xml(scene: &mut Scene<'_>) -> Result<String> {
 
 /// The guest is stopped at its source when it takes too long, and goes on at the destination.
 pub fn suspended_after_a_time_out(scene: &mut Scene<'_>) -> Result<String> {
-    let under_way = scene.copying("--timeout 1 --timeout-suspend")?;
+    // virsh counts from its own start: the guest must not be stopped before its VF is gone.
+    let under_way = scene.copying("--timeout 20 --timeout-suspend")?;
     let paused = format!("virsh domstate {} | grep -q paused", scene.name());
     scene.from().until("the time-out", &paused, SOON)?;
     scene.hasten()?;
@@ -50,6 +51,10 @@ pub fn suspended_after_a_time_out(scene: &mut Scene<'_>) -> Result<String> {
 }
 
 pub fn postcopy(scene: &mut Scene<'_>) -> Result<String> {
+    // Debian's libvirt has QEMU's user allowed to use it by a setting of the kernel's, which is the whole machine's here.
+    let there = scene.there();
+    let node = "/dev/userfaultfd";
+    scene.inject(there, &format!("mknod -m 666 {node} c 10 257"), &format!("rm {node}"))?;
     goes(scene, "--postcopy --postcopy-after-precopy")
 }
 
