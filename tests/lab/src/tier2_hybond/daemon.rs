@@ -169,26 +169,7 @@ impl Daemon {
     /// # Errors
     /// The host cannot be read from.
     pub fn log(&self) -> Result<String> {
-        Self::said_since(&self.node, 0)
-    }
-
-    /// What hybondds of a host have said after their first `bytes`.
-    ///
-    /// # Errors
-    /// The host cannot be read from.
-    pub fn said_since(node: &Node, bytes: u64) -> Result<String> {
-        node.ok(&format!("tail -c +{} {LOG}", bytes + 1))
-    }
-
-    /// How much hybondds of a host have said.
-    ///
-    /// # Errors
-    /// The host cannot be read from.
-    pub fn said(node: &Node) -> Result<u64> {
-        node.ok(&format!("stat -c %s {LOG}"))?
-            .trim()
-            .parse()
-            .context("size of the log")
+        self.node.read_file(LOG)
     }
 
     /// Keeps on this machine what libvirt, QEMU and hybondd have said on the host, for whoever has to find out why.

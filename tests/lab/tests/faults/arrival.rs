@@ -3,7 +3,7 @@
 use crate::scene::{SOON, Scene};
 use anyhow::{Result, ensure};
 use hybond_lab::domain::GUEST_FILES;
-use hybond_lab::{Machine, process};
+use hybond_lab::process;
 use std::time::Instant;
 
 /// A hook of somebody else's, which runs after hybond's.

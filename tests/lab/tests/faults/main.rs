@@ -69,7 +69,7 @@ fn act(scene: &mut Scene<'_>, fault: &Fault, play: Play) -> Result<String> {
     scene.ends_well()?;
     let seconds = begun.elapsed().as_secs_f32();
     let pings = pings.end()?;
-    let unseen = scene.unseen(fault.sees)?;
+    let unseen = scene.unseen(fault.sees);
     ensure!(unseen.is_empty(), "{}", unseen.join("\n"));
     let place = if scene.is_off {
         "off, nothing left".to_owned()

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use hybond_lab::tier2_hybond::results;
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The page, from here.
 const PAGE: &str = "../../docs/failure-matrix.md";
@@ -51,7 +51,6 @@ fn sight(sight: &Sight) -> String {
         Sight::Virsh(words) => format!("virsh: “{words}”"),
         Sight::Hybondctl(words) => format!("hybondctl: “{words}”"),
         Sight::Status(words) => format!("`hybondctl status`: “{words}”"),
-        Sight::Journal(words) => format!("journal: “{words}”"),
         Sight::Otherwise(words) => (*words).to_owned(),
     }
 }
@@ -118,7 +117,7 @@ fn every_fault_is_told_whole_and_its_tests_exist() -> Result<()> {
     Ok(())
 }
 
-fn read(folder: &PathBuf, sources: &mut Vec<String>) -> Result<()> {
+fn read(folder: &Path, sources: &mut Vec<String>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {

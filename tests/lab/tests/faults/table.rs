@@ -17,8 +17,6 @@ pub enum Sight {
     Hybondctl(&'static str),
     /// Of the pair, in `hybondctl status`.
     Status(&'static str),
-    /// In hybondd's journal, on either host.
-    Journal(&'static str),
     /// Something else, which the test sees to by itself.
     Otherwise(&'static str),
 }
@@ -31,7 +29,7 @@ pub enum Part {
     /// Until the VF is out of the guest.
     Drain,
     /// While QEMU copies memory.
-    Copy,
+    Memory,
     /// Inside the guest.
     Guest,
     /// `virsh migrate` with other words.
@@ -49,7 +47,7 @@ impl Part {
     pub const ALL: [Self; 8] = [
         Self::Destination,
         Self::Drain,
-        Self::Copy,
+        Self::Memory,
         Self::Guest,
         Self::Ways,
         Self::Host,
@@ -62,7 +60,7 @@ impl Part {
         match self {
             Self::Destination => "The destination does not take the guest",
             Self::Drain => "Before memory is copied: the drain",
-            Self::Copy => "While memory is copied",
+            Self::Memory => "While memory is copied",
             Self::Guest => "In the guest",
             Self::Ways => "Other ways to migrate",
             Self::Host => "On a host",
@@ -95,8 +93,8 @@ pub struct Fault {
     pub short: bool,
 }
 
-use Part::{Copy, Destination, Drain, Guest, Host, Peers, Several, Ways};
-use Sight::{Hybondctl, Journal, Otherwise, Status, Virsh};
+use Part::{Destination, Drain, Guest, Host, Memory, Peers, Several, Ways};
+use Sight::{Hybondctl, Otherwise, Status, Virsh};
 
 const NOTHING: &str = "nothing";
 const BY_USER: &str = "the migration, by the user";
@@ -209,30 +207,30 @@ pub const TABLE: &[Fault] = &[
         sees: &[Virsh("canceled by client")],
         retried: BACK,
         short: true,
-        ..here(Copy, "copy-aborted", copy::aborted)
+        ..here(Memory, "copy-aborted", copy::aborted)
     },
     Fault {
         what: "The destination's QEMU is killed",
         happens: "The guest runs on at the source, where its VF is plugged again",
-        sees: &[],
+        sees: &[Otherwise("virsh: libvirt's own words")],
         retried: BACK,
         short: true,
-        ..here(Copy, "destination-qemu-killed", copy::destination_qemu_killed)
+        ..here(Memory, "destination-qemu-killed", copy::destination_qemu_killed)
     },
     Fault {
         what: "The source's libvirtd is killed, and starts again",
         happens: "libvirt ends the migration when it is back; the VF is plugged again",
-        sees: &[],
+        sees: &[Otherwise("virsh: libvirt's own words")],
         retried: BACK,
-        ..here(Copy, "source-libvirtd-killed", copy::source_libvirtd_restarted)
+        ..here(Memory, "source-libvirtd-killed", copy::source_libvirtd_restarted)
     },
     Fault {
         what: "The destination's libvirtd is killed, and starts again",
         happens: "The source ends the migration, and its VF is plugged again; the destination takes everything away when libvirt is back",
-        sees: &[],
+        sees: &[Otherwise("virsh: libvirt's own words")],
         retried: BACK,
         ..here(
-            Copy,
+            Memory,
             "destination-libvirtd-killed",
             copy::destination_libvirtd_restarted,
         )
@@ -240,9 +238,9 @@ pub const TABLE: &[Fault] = &[
     Fault {
         what: "The link between the hosts is cut",
         happens: "libvirt gives the migration up after half a minute; the VF is plugged again",
-        sees: &[],
+        sees: &[Otherwise("virsh: libvirt's own words")],
         retried: BACK,
-        ..here(Copy, "copy-link-cut", copy::link_cut)
+        ..here(Memory, "copy-link-cut", copy::link_cut)
     },
     Fault {
         what: "The link between the hosts is cut during a drain",
@@ -406,9 +404,9 @@ pub const TABLE: &[Fault] = &[
     Fault {
         what: "QEMU is killed on the source",
         happens: "The domain is off; nothing is left on either host",
-        sees: &[],
+        sees: &[Otherwise("virsh: libvirt's own words")],
         retried: "the start, by the user",
-        ..here(Copy, "source-qemu-killed", copy::source_qemu_killed)
+        ..here(Memory, "source-qemu-killed", copy::source_qemu_killed)
     },
     Fault {
         what: "No VF is free, and the policy is `require`",
@@ -462,7 +460,7 @@ pub const TABLE: &[Fault] = &[
         )],
         retried: "the migration or `hybondctl save`, by the user",
         ..elsewhere(
-            Copy,
+            Memory,
             "unannounced",
             &[
                 "qmp::a_migration_with_a_primary_plugged_is_called_off",
@@ -478,7 +476,7 @@ pub const TABLE: &[Fault] = &[
         sees: &[Otherwise("journal: the snapshot's memory cannot be trusted; delete it")],
         retried: "after `hybondctl drain`, by the user",
         ..elsewhere(
-            Copy,
+            Memory,
             "internal-snapshot",
             &["snapshots::an_internal_snapshot_with_a_vf_plugged_is_not_kept_secret"],
         )
