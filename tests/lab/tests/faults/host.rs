@@ -28,11 +28,11 @@ fn own_file_system(scene: &mut Scene<'_>, host: usize) -> Result<()> {
     scene.inject(
         host,
         &format!(
-            "set -e; rm -rf {kept}; cp -a {STATE} {kept}; mount -t tmpfs -o size=256k,mode=700 tmpfs {STATE}; \
+            "set -e; rm -rf {kept}; cp -a {STATE} {kept}; mount -t tmpfs -o size=2m,mode=700 tmpfs {STATE}; \
              cp -a {kept}/. {STATE}"
         ),
         &format!(
-            "set -e; rm -rf {kept}; cp -a {STATE} {kept}; umount {STATE}; rm -rf {STATE}/*; cp -a {kept}/. {STATE}"
+            "set -e; rm -rf {kept} {STATE}/filler; cp -a {STATE} {kept}; umount {STATE}; rm -rf {STATE}/*; cp -a {kept}/. {STATE}"
         ),
     )?;
     scene.start_daemon_until_healed(host)
