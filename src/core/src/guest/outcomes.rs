@@ -223,6 +223,8 @@ impl Guest {
         }
         match action {
             Action::Look { .. } => self.later(Retry::Look, now),
+            // Nothing has been done to the guest yet, and who asked is told why; asked again, it is tried again.
+            Action::LookAtJob if matches!(self.record.stage, Stage::Draining { .. }) => self.drain_failed(now, &reason),
             Action::LookAtJob => self.later(Retry::Job, now),
             Action::AskDrain { .. } | Action::MakeStandby { .. } | Action::ChoosePf(_) | Action::PrepareVf { .. }
                 if comes =>

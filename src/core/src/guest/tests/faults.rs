@@ -359,3 +359,13 @@ fn an_xml_that_comes_right_late_is_no_matter() {
     expect(&mut guest, later, repair_xml(), Outcome::Done);
     assert!(guest.is_settled() && guest.degraded(mac()).is_none());
 }
+
+#[test]
+fn a_drain_that_cannot_be_written_down_is_refused_at_once_with_the_reason() {
+    let mut guest = on_vf();
+    guest.handle(0, Event::Request(Token(1), Request::Drain(migration())));
+    assert_eq!(guest.poll(0), Some(Action::LookAtJob));
+    guest.complete(0, Err(failure("the file system is full")));
+    assert!(matches!(answer(&mut guest, 0), Answer::Refused(reason) if reason.contains("is full")));
+    assert_eq!(guest.record().stage, Stage::Running, "nothing was done to the guest");
+}
