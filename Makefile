@@ -34,10 +34,10 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 suites := lint unit pair+netns packages qemu,guest+crash,lab tier3
 
 test: setup packages ## lint and every suite: unit, namespaces, real QEMU, tiers 1 to 3; up to 40 minutes on 2 cores
-	packaging/dev/test.sh $(suites) coverage
+	packaging/dev/test.sh $(suites)
 
-test-all: setup packages ## make test, and the fuzzers: ten minutes more
-	packaging/dev/test.sh $(suites) fuzz coverage
+test-all: setup packages ## make test, what hosts do around their guests, the fuzzers, and what all of it shows: a quarter of an hour more
+	packaging/dev/test.sh $(suites) hosts fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit

@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$top"
 
-suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, tier3, soak, coverage"
+suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, hosts, tier3, soak, coverage"
 
 # Tests of these crates need root, QEMU or minutes, so each is a suite of its own.
 own_suite=(hybond-test-pair hybond-test-netns hybond-test-qemu hybond-lab)
@@ -48,6 +48,9 @@ suite() {
         limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?
         return "$status"
         ;;
+    hosts)
+        limit 30m cargo test --locked --no-fail-fast -p hybond-lab --test hosts -- --include-ignored --test-threads=1 --nocapture
+        ;;
     tier3)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test ground --test tier3 \
             -- --include-ignored --test-threads=1 --nocapture
@@ -75,8 +78,8 @@ coverage() {
     mv "$logs/coverage.part" "$logs/coverage.md" && return "$status"
 }
 
-# count FILE: "PASSED FAILED SKIPPED", summed over its lines. What one suite ignores is run by another: guest, lab, crash
-# and tier3 run every test that is ignored.
+# count FILE: "PASSED FAILED SKIPPED", summed over its lines. What one suite ignores is run by another: guest, lab, crash,
+# hosts and tier3 run every test that is ignored.
 count() {
     awk '
         /^test result: / {

@@ -479,7 +479,10 @@ impl Adapters {
             }
         }
         // Of a pair that the domain no longer has it is not known what it was.
-        if links.pair(lease.mac).is_none_or(|pair| pair.flavor() == Flavor::Indirect) {
+        if links
+            .pair(lease.mac)
+            .is_none_or(|pair| pair.flavor() == Flavor::Indirect)
+        {
             self.narrow(bdf, &mut errors).await;
         }
         // After DEVICE_DELETED only: on igb a change of the MAC resets the VF, and while it is plugged both paths go silent.

@@ -45,10 +45,7 @@ impl Adapters {
         if holder.name == *name || self.named_by(name)?.is_some_and(|pf| pf == holder.name) {
             return Ok(());
         }
-        self.netlink
-            .remove_altname(&holder.name, name)
-            .await
-            .map_err(failure)?;
+        self.netlink.remove_altname(&holder.name, name).await.map_err(failure)?;
         info!(alias = %name, pf = %holder.name, "{} is not {name} any more", holder.name);
         Ok(())
     }

@@ -134,7 +134,9 @@ impl Reader {
     pub fn reload(&mut self, way: PlugWay) -> Result<(), ConfigError> {
         let new = Config::load(&self.file)?;
         if new.needs_restart(&self.config) {
-            warn!("of the configuration the pools and [alias] are read again; what else has changed counts from a restart");
+            warn!(
+                "of the configuration the pools and [alias] are read again; what else has changed counts from a restart"
+            );
         }
         if new.plug.is_none() && all_emulated(&new.pools) != (way == PlugWay::Emulated) && !new.pools.is_empty() {
             warn!(%way, "primaries are plugged by {way} until hybondd is restarted, which is not what the pools ask for");

@@ -135,7 +135,11 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
         sysfs,
         peers: PeerClient::new(files),
         book: Mutex::new(book),
-        pools: Pools::new(std::mem::take(&mut config.pools), std::mem::take(&mut config.alias), paths),
+        pools: Pools::new(
+            std::mem::take(&mut config.pools),
+            std::mem::take(&mut config.alias),
+            paths,
+        ),
         started: Instant::now(),
         config,
     };

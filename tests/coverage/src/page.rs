@@ -7,7 +7,7 @@ use std::fmt::Write;
 const HEAD: &str = "# What works, and what shows it
 
 Each row is something that a user can do, with the tests that do it and what became of them. This page is the output of a
-test run (`make test`), not written by hand: the rows are in `tests/coverage/coverage.toml`, the results come from the logs
+test run (`make test-all`), not written by hand: the rows are in `tests/coverage/coverage.toml`, the results come from the logs
 of the suites. A row has passed when each of its tests has. Tests are named `program::test`: `cargo test` prints both.
 ";
 

@@ -39,7 +39,7 @@ pub fn run(data: &[u8]) {
     }
     // Read twice, it says the same: SIGHUP does.
     match (Config::load(&main), Config::load(&main)) {
-        (Ok(one), Ok(two)) => assert!(one == two && !one.differs_beside_pools(&two)),
+        (Ok(one), Ok(two)) => assert!(one == two && !one.needs_restart(&two)),
         (Err(one), Err(two)) => assert_eq!(one.to_string(), two.to_string()),
         _ => panic!("it cannot make up its mind"),
     }

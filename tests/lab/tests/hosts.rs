@@ -4,9 +4,7 @@
 use anyhow::{Result, ensure};
 use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
-use hybond_lab::tier2_hybond::{
-    CLEAN, Daemon, Hybrid, POOL, boot_id, end, nothing_is_left, on_its_vf, on_stage,
-};
+use hybond_lab::tier2_hybond::{CLEAN, Daemon, Hybrid, POOL, boot_id, end, nothing_is_left, on_its_vf, on_stage};
 use std::time::Duration;
 
 /// Guests are saved and started again one after the other.
@@ -22,7 +20,10 @@ fn after_a_migration_the_persistent_xml_names_the_destinations_pf() -> Result<()
         guest.define(src, &format!("--pool {POOL} --keep-interface"))?;
         guest.boot(src)?;
         on_its_vf(&guest, src)?;
-        ensure!(sources(src, "settler", "--inactive")? == src.pfs()[0], "as it was defined");
+        ensure!(
+            sources(src, "settler", "--inactive")? == src.pfs()[0],
+            "as it was defined"
+        );
 
         let moved = guest.migrate(src, dst)?;
         ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
@@ -83,7 +84,8 @@ fn guests_are_saved_as_their_host_shuts_down_and_come_back_on_their_vfs() -> Res
         on_its_vf(&guest, src)?;
         let boot = boot_id(&guest, src)?;
 
-        src.run_within("hybondctl managedsave resident", GUESTS)?.succeeded("managedsave")?;
+        src.run_within("hybondctl managedsave resident", GUESTS)?
+            .succeeded("managedsave")?;
         nothing_is_left(src)?;
         src.ok("virsh start resident")?;
         on_its_vf(&guest, src)?;
@@ -100,7 +102,9 @@ fn guests_are_saved_as_their_host_shuts_down_and_come_back_on_their_vfs() -> Res
             output.succeeded("libvirt-guests")
         };
         guests("stop")?;
-        src.ok("virsh domstate resident | grep -q 'shut off' && virsh list --all --with-managed-save | grep -q resident")?;
+        src.ok(
+            "virsh domstate resident | grep -q 'shut off' && virsh list --all --with-managed-save | grep -q resident",
+        )?;
         nothing_is_left(src)?;
         source.stop()?;
         src.restart_libvirt()?;
@@ -130,9 +134,18 @@ fn a_guest_goes_between_a_host_that_gives_qemu_a_dev_of_its_own_and_one_that_doe
         ensure!(!has_dev_of_its_own(src, "roamer")?, "on src");
         for (from, to) in [(src, dst), (dst, src)] {
             let moved = guest.migrate(from, to)?;
-            ensure!(moved.success(), "virsh migrate to {}: {}", to.name(), moved.stderr.trim());
+            ensure!(
+                moved.success(),
+                "virsh migrate to {}: {}",
+                to.name(),
+                moved.stderr.trim()
+            );
             on_its_vf(&guest, to)?;
-            ensure!(has_dev_of_its_own(to, "roamer")? == (to.name() == "dst"), "on {}", to.name());
+            ensure!(
+                has_dev_of_its_own(to, "roamer")? == (to.name() == "dst"),
+                "on {}",
+                to.name()
+            );
             nothing_is_left(from)?;
         }
         end(src, &["roamer"])?;

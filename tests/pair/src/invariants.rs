@@ -11,7 +11,10 @@ pub const ALL: [(u8, &str); 5] = [
     (2, "the guest always has a working path"),
     (3, "a VF has one lease, also after a crash"),
     (4, "nothing is left behind"),
-    (5, "whatever fails before QEMU's migrate ends with the VF in the guest on the source"),
+    (
+        5,
+        "whatever fails before QEMU's migrate ends with the VF in the guest on the source",
+    ),
 ];
 
 /// After every step.

@@ -83,7 +83,10 @@ fn every_planted_bug_is_found_and_not_by_luck() {
 #[test]
 fn every_invariant_of_the_protocol_has_a_bug_that_breaks_it() {
     for (number, words) in invariants::ALL {
-        let broken: Vec<Plant> = Plant::ALL.into_iter().filter(|plant| plant.breaks() == number).collect();
+        let broken: Vec<Plant> = Plant::ALL
+            .into_iter()
+            .filter(|plant| plant.breaks() == number)
+            .collect();
         assert!(!broken.is_empty(), "{number}");
         eprintln!("invariant {number}, {words}: looked at after each step, and seen broken by {broken:?}");
     }

@@ -147,7 +147,10 @@ fn who_requires_a_vf_waits_for_one_that_is_on_its_way_back() {
         }
         world.refusals.clear();
         world.stop_domain(0, has);
-        assert!(world.until(|world| !world.is_busy(has)), "seed {seed}: libvirt has ended it");
+        assert!(
+            world.until(|world| !world.is_busy(has)),
+            "seed {seed}: libvirt has ended it"
+        );
         if seed % 2 == 0 {
             world.migrate(1, other);
         } else {

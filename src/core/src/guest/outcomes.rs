@@ -34,11 +34,7 @@ impl Guest {
                 self.awaits_vf.remove(&ask.mac);
                 self.degraded.remove(&ask.mac);
             }
-            (Action::Lease(ask), Outcome::NotYet { reason, pf }) => {
-                if !self.await_vf(now, ask.mac) {
-                    self.no_vf(now, ask.mac, reason, pf);
-                }
-            }
+            (Action::Lease(ask), Outcome::NotYet { reason, pf }) => self.not_yet(now, ask.mac, reason, pf),
             (Action::Lease(ask) | Action::ChoosePf(ask), Outcome::NoVf { reason, pf }) => {
                 self.no_vf(now, ask.mac, reason, pf);
             }
@@ -171,16 +167,18 @@ impl Guest {
         }
     }
 
-    /// A domain that comes and must have a VF waits for one that is on its way back, for a while. Whether it does.
-    fn await_vf(&mut self, now: Millis, mac: Mac) -> bool {
+    /// A domain that comes and must have a VF waits for one that is on its way back, for a while.
+    fn not_yet(&mut self, now: Millis, mac: Mac, reason: String, pf: Option<IfName>) {
         if !self.comes() || !self.is_required(mac) {
-            return false;
+            return self.no_vf(now, mac, reason, pf);
         }
         let until = *self.awaits_vf.entry(mac).or_insert(now + self.settings.vf_within);
         // Told when the pool has it; asked all the same, as who has it may keep it.
         let again = until.min(now + self.settings.job_interval);
         self.not_before.insert(Retry::Lease(mac), again);
-        now < until
+        if now >= until {
+            self.no_vf(now, mac, reason, pf);
+        }
     }
 
     fn no_vf(&mut self, now: Millis, mac: Mac, reason: String, pf: Option<IfName>) {

@@ -109,10 +109,13 @@ impl Netlink {
             return Ok(Change::AlreadyThere);
         }
         let (index, text) = (link.index, altname.to_string());
-        self.request(format!("take the further name {altname} from {name}"), |handle| async move {
-            let names = [text.as_str()];
-            handle.link().property_del(index).alt_ifname(&names).execute().await
-        })
+        self.request(
+            format!("take the further name {altname} from {name}"),
+            |handle| async move {
+                let names = [text.as_str()];
+                handle.link().property_del(index).alt_ifname(&names).execute().await
+            },
+        )
         .await?;
         if has(self.link(altname).await?) {
             return Err(Error::NotKept {

@@ -155,7 +155,9 @@ async fn a_flood_from_one_address_is_bounded_and_passes() {
 /// A connection from one of this machine's loopback addresses, which says nothing.
 async fn silent(from: u8, to: &PeerServer) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(([127, 0, 0, from], 0).into()).expect("an address of its own");
+    socket
+        .bind(([127, 0, 0, from], 0).into())
+        .expect("an address of its own");
     socket.connect(to.address()).await.expect("connected")
 }
 

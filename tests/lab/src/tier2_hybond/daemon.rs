@@ -37,7 +37,10 @@ pub fn install(node: &Node, programs: &Programs, initramfs: &[u8]) -> Result<()>
     node.copy(&programs.hybondd, "/usr/sbin/hybondd")?;
     node.copy(&programs.hybondctl, "/usr/bin/hybondctl")?;
     node.copy(&programs.hook, "/usr/lib/libvirt/hybond-hook")?;
-    node.copy(&top().join("systemd/drain-before-save"), "/usr/lib/hybond/drain-before-save")?;
+    node.copy(
+        &top().join("systemd/drain-before-save"),
+        "/usr/lib/hybond/drain-before-save",
+    )?;
     for (file, path) in [
         ("systemd/hybond.sysusers", "/usr/lib/sysusers.d/hybond.conf"),
         ("systemd/hybond.tmpfiles", "/usr/lib/tmpfiles.d/hybond.conf"),

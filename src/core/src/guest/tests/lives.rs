@@ -236,7 +236,11 @@ fn require_refuses_once_the_vf_does_not_come_back_or_not_in_time() {
     assert!(matches!(guest.poll(now), Some(Action::Lease(_))));
     let reason = "every VF of pool lan is leased".into();
     guest.complete(now, Ok(Outcome::NoVf { reason, pf: Some(pf()) }));
-    assert_eq!(answer(&mut guest, now), Answer::Refused(expected.into()), "it is kept after all");
+    assert_eq!(
+        answer(&mut guest, now),
+        Answer::Refused(expected.into()),
+        "it is kept after all"
+    );
 }
 
 #[test]
