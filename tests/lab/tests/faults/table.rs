@@ -237,7 +237,7 @@ pub const TABLE: &[Fault] = &[
     },
     Fault {
         what: "The link between the hosts is cut",
-        happens: "libvirt gives the migration up after half a minute; the VF is plugged again",
+        happens: "libvirt gives the destination up, whose QEMU ends, after half a minute; the source's QEMU knows when the link is back, or TCP gives up. The guest runs on its standby until then, and gets its VF back",
         sees: &[Otherwise("virsh: libvirt's own words")],
         retried: BACK,
         ..here(Memory, "copy-link-cut", copy::link_cut)
@@ -284,7 +284,6 @@ pub const TABLE: &[Fault] = &[
         happens: "The bond stays, and the traffic on the VF; the next agent takes it over",
         sees: &[Otherwise("nothing")],
         retried: NOTHING,
-        short: true,
         ..here(Guest, "agent-killed", agent::killed_on_its_vf)
     },
     Fault {
@@ -299,7 +298,6 @@ pub const TABLE: &[Fault] = &[
         happens: "As a plain migration",
         sees: SUCCEEDS,
         retried: NOTHING,
-        short: true,
         ..here(Ways, "peer-to-peer", ways::peer_to_peer)
     },
     Fault {
@@ -363,7 +361,6 @@ pub const TABLE: &[Fault] = &[
         happens: "Both arrive on a VF",
         sees: SUCCEEDS,
         retried: NOTHING,
-        short: true,
         ..here(Several, "both-directions", several::both_directions)
     },
     Fault {
