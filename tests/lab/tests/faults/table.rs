@@ -258,7 +258,7 @@ pub const TABLE: &[Fault] = &[
     },
     Fault {
         what: "The guest is paused during a drain",
-        happens: "Nobody in it can let go: the drain fails at its time-out; resumed, the guest is on its VF",
+        happens: "Nobody in it can let go: the drain fails at its time-out. libvirt lets the guest run again, as the migration has failed, and it is on its VF",
         sees: &[Virsh("the guest did not let go of VF … within … ms")],
         retried: "the failback, when it runs; the migration, by the user",
         ..here(Drain, "guest-paused", drain::guest_paused)
