@@ -284,6 +284,7 @@ pub const TABLE: &[Fault] = &[
         happens: "The bond stays, and the traffic on the VF; the next agent takes it over",
         sees: &[Otherwise("nothing")],
         retried: NOTHING,
+        short: true,
         ..here(Guest, "agent-killed", agent::killed_on_its_vf)
     },
     Fault {
@@ -298,6 +299,7 @@ pub const TABLE: &[Fault] = &[
         happens: "As a plain migration",
         sees: SUCCEEDS,
         retried: NOTHING,
+        short: true,
         ..here(Ways, "peer-to-peer", ways::peer_to_peer)
     },
     Fault {
