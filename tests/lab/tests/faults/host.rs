@@ -61,16 +61,3 @@ pub fn source_state_full(scene: &mut Scene<'_>) -> Result<String> {
     ensure!(before.vf == after.vf, "{before:?} became {after:?}");
     Ok(format!("refused after {refused:.1} s"))
 }
-
-pub fn destination_state_read_only(scene: &mut Scene<'_>) -> Result<String> {
-    let host = scene.there();
-    own_file_system(scene, host)?;
-    scene.to().ok(&format!("mount -o remount,ro {STATE}"))?;
-    let begun = Instant::now();
-    let output = scene.migrate("")?;
-    scene.refused(output)?;
-    let refused = begun.elapsed().as_secs_f32();
-    scene.to().ok(&format!("mount -o remount,rw {STATE}"))?;
-    scene.back_on_its_vf()?;
-    Ok(format!("refused after {refused:.1} s"))
-}

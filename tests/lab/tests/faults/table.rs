@@ -352,13 +352,6 @@ pub const TABLE: &[Fault] = &[
         ..here(Host, "source-state-full", host::source_state_full)
     },
     Fault {
-        what: "The file system of hybond's state is read-only on the destination",
-        happens: "The hook refuses; the guest stays on its VF",
-        sees: &[Virsh("the file system is read-only")],
-        retried: BY_USER,
-        ..here(Host, "destination-state-read-only", host::destination_state_read_only)
-    },
-    Fault {
         what: "Two guests migrate in opposite directions at a time",
         happens: "Both arrive on a VF",
         sees: SUCCEEDS,
