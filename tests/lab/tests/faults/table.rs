@@ -347,7 +347,10 @@ pub const TABLE: &[Fault] = &[
     Fault {
         what: "The file system of hybond's state is full on the source",
         happens: "Nothing is done that could not be written down before: the drain fails, the guest stays on its VF",
-        sees: &[Virsh("the file system is full")],
+        sees: &[
+            Virsh("the drain did not end within"),
+            Otherwise("journal: the file system is full"),
+        ],
         retried: BY_USER,
         ..here(Host, "source-state-full", host::source_state_full)
     },
@@ -382,7 +385,8 @@ pub const TABLE: &[Fault] = &[
     Fault {
         what: "QEMU is killed during a drain",
         happens: "The domain is off; the VF is cleaned and given back, the destination takes everything away",
-        sees: &[Virsh("src … the domain is gone from this host")],
+        // libvirt does not hear of the end before its hook has answered, nor does hybondd from libvirt.
+        sees: &[Virsh("the drain did not end within")],
         retried: "the start, by the user",
         ..here(Drain, "drain-qemu-killed", drain::qemu_killed)
     },
