@@ -31,13 +31,13 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
 # What keeps one core busy runs beside another such.
-suites := lint unit pair+netns packages qemu,guest+crash,lab tier3
+suites := lint unit pair+netns packages qemu,guest+crash,lab
 
-test: setup packages ## lint and every suite: unit, namespaces, real QEMU, tiers 1 to 3; up to 40 minutes on 2 cores
+test: setup packages ## lint and every suite but the emulated hosts and the longer lists: up to 40 minutes on 2 cores
 	packaging/dev/test.sh $(suites)
 
-test-all: setup packages ## make test, what hosts do around their guests, the fuzzers, and what all of it shows: a quarter of an hour more
-	packaging/dev/test.sh $(suites) hosts fuzz coverage
+test-all: setup packages ## make test, the emulated hosts, what hosts do around their guests, the fuzzers, and what all shows: half an hour more
+	packaging/dev/test.sh $(suites) tier3 hosts fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit

@@ -51,6 +51,7 @@ suite() {
     hosts)
         limit 30m cargo test --locked --no-fail-fast -p hybond-lab --test hosts -- --include-ignored --test-threads=1 --nocapture
         ;;
+    # Emulated hosts crash by themselves (docs/lab.md): not part of make test.
     tier3)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test ground --test tier3 \
             -- --include-ignored --test-threads=1 --nocapture
