@@ -304,6 +304,8 @@ impl Guest {
                 self.repair_again();
                 self.seen.looked = false;
                 self.look_again = matches!(self.in_flight, Some(Action::Look { .. }));
+                // What kept the last look from succeeding may be over: libvirt is back.
+                self.not_before.remove(&Retry::Look);
             }
             Event::Renamed(name) => self.record.spec.name = name,
             Event::PoolChanged => self.not_before.retain(|retry, _| !matches!(retry, Retry::Lease(_))),

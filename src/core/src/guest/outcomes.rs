@@ -214,7 +214,7 @@ impl Guest {
     pub(super) fn failed(&mut self, now: Millis, action: &Action, failure: Failure) {
         let reason = failure.reason;
         self.meanwhile.clear();
-        self.look_again = false;
+        let again = std::mem::take(&mut self.look_again);
         let comes = self.comes();
         // A pair whose standby cannot be tuned is on the path that it is to be on: the journal has it.
         let tunes = matches!(action, Action::LowerStandby(_) | Action::TuneStandby { .. });
@@ -222,6 +222,8 @@ impl Guest {
             self.degraded.insert(mac, reason.clone());
         }
         match action {
+            // Asked for while this one was about to fail.
+            Action::Look { .. } if again => {}
             Action::Look { .. } => self.later(Retry::Look, now),
             // Nothing has been done to the guest yet, and who asked is told why; asked again, it is tried again.
             Action::LookAtJob if matches!(self.record.stage, Stage::Draining { .. }) => self.drain_failed(now, &reason),

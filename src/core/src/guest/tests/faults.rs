@@ -22,6 +22,29 @@ fn a_hook_that_lost_its_daemon_has_refused() {
 }
 
 #[test]
+fn a_look_that_failed_is_repeated_once_something_says_that_it_may_succeed() {
+    let look = Some(Action::Look { libvirt: true });
+    let fail = || {
+        Err(Failure {
+            reason: "no connection to libvirt".to_owned(),
+        })
+    };
+    // A daemon that has just started is a moment ahead of its connection.
+    let mut guest = Guest::new(record(Stage::Running), Settings::default());
+    assert_eq!(guest.poll(0), look);
+    guest.complete(0, fail());
+    assert_eq!(guest.poll(1), None, "not for nothing");
+    guest.handle(2, Event::LookAgain);
+    assert_eq!(guest.poll(2), look);
+    // Or the connection is there before the failure is.
+    guest.handle(3, Event::LookAgain);
+    guest.complete(3, fail());
+    assert_eq!(guest.poll(3), look);
+    guest.complete(3, fail());
+    assert_eq!(guest.poll(4), None);
+}
+
+#[test]
 fn a_domain_that_came_and_went_while_the_daemon_was_down_leaves_nothing() {
     let mut guest = coming(Some(Hook::Prepare));
     let left = || Outcome::Looked(nothing(Some(standby(false))));
