@@ -347,10 +347,7 @@ pub const TABLE: &[Fault] = &[
     Fault {
         what: "The file system of hybond's state is full on the source",
         happens: "Nothing is done that could not be written down before: the drain fails, the guest stays on its VF",
-        sees: &[
-            Virsh("the drain did not end within"),
-            Otherwise("journal: the file system is full"),
-        ],
+        sees: &[Virsh("the file system is full")],
         retried: BY_USER,
         ..here(Host, "source-state-full", host::source_state_full)
     },
