@@ -22,8 +22,8 @@ impl Health {
         })
     }
 
-    /// What has crashed since. Only what hybond cannot do counts: that a guest is not reached over its network, or is gone
-    /// because libvirt was told to end it, is a failure.
+    /// What has crashed since. Only what was seen without hybond, too, or has nothing to do with a network counts: that a
+    /// guest is not reached over its own, or is gone because libvirt was told to end it, is a failure.
     pub fn crash(&self, scene: &Scene<'_>) -> Option<String> {
         for (host, boot) in [scene.src, scene.dst].into_iter().zip(&self.hosts) {
             match host.ok(BOOT_ID) {
@@ -35,8 +35,8 @@ impl Health {
             if console.is_ok_and(|console| console.contains("Kernel panic")) {
                 return Some(format!("the guest has panicked on {}", host.name()));
             }
-            // No log, where it never ran. A reset of the guest: QEMU ends it, as libvirt has asked (`-action reboot=shutdown`), and libvirt says so. What
-            // libvirt was told to end has another reason: destroyed, migrated, failed.
+            // A reset of the guest: QEMU ends it, as libvirt has asked (`-action reboot=shutdown`), and libvirt says so. What
+            // libvirt was told to end has another reason: destroyed, migrated, failed. No log is where it never ran.
             let log = format!("tail -n 1 /var/log/libvirt/qemu/{}.log", scene.guest.name());
             let last = host.ok(&log).unwrap_or_default();
             if ["reason=shutdown", "reason=crashed"]

@@ -103,7 +103,7 @@ fn play(set_up: ways::SetUp, scenarios: &[Scenario]) -> Result<()> {
     let mut failed = Vec::new();
     let mut crashes = Vec::new();
     while let Some(crash) = play_until_crash(set_up, &mut left, &mut failed)? {
-        eprintln!("THE EMULATION HAS CRASHED, which says nothing of hybond: {crash}");
+        eprintln!("THE EMULATION HAS CRASHED, as it does without hybond, too: {crash}");
         crashes.push(crash);
         ensure!(
             crashes.len() < CRASHES,
