@@ -270,6 +270,9 @@ fn an_idle_agent_sleeps_and_a_hostile_host_does_not_wake_it_for_long() {
         guest.guest("grep -E 'VmRSS|VmHWM' /proc/$(pidof hybond-agent)/status")
     );
     guest.guest("kill -9 $(pidof hybond-agent)");
+    // A killed process closes its port a moment after kill(2) has answered, and Linux discards what the port holds
+    // then (drivers/char/virtio_console.c, port_fops_release): what is said from here on waits for the next agent.
+    guest.until("hybond-agent ended with 137");
     port.send(&json!({"type": "hello", "id": 77, "version": 1, "pairs": [MAC]}));
     let state = port.wait(|m| m["id"] == 77)["pairs"][0].clone();
     assert_eq!(state["bond"], "eth0", "an agent started anew finds its bond");
