@@ -94,10 +94,18 @@ impl Layout {
     }
 }
 
+/// What hosts are made of: folders of the cache.
+pub(crate) struct Images {
+    /// The disk, the kernel and its initramfs.
+    pub(crate) disk: PathBuf,
+    /// The QEMU that emulates them.
+    pub(crate) emulator: PathBuf,
+}
+
 /// How QEMU starts.
 pub(crate) enum Start<'a> {
-    /// From the disk image in this folder.
-    Boot(&'a Path),
+    /// From the disk image.
+    Boot,
     /// From the state saved in this file.
     Restore(&'a Path),
 }
@@ -180,10 +188,10 @@ impl Host {
         self.run.join(format!("{}.{extension}", self.layout.name))
     }
 
-    pub(crate) fn start(&self, start: &Start<'_>, images: &Path, ledger: &Ledger) -> Result<()> {
+    pub(crate) fn start(&self, start: &Start<'_>, images: &Images, ledger: &Ledger) -> Result<()> {
         let disk = self.file("qcow2");
         let (backing, format) = match start {
-            Start::Boot(folder) => (folder.join("disk.raw"), "raw"),
+            Start::Boot => (images.disk.join("disk.raw"), "raw"),
             Start::Restore(state) => (state.with_extension("qcow2"), "qcow2"),
         };
         let mut create = Command::new("qemu-img");
@@ -194,12 +202,13 @@ impl Host {
         run_ok(&mut create)?;
 
         let file = |extension| self.file(extension).display().to_string();
-        let mut qemu = net::command(&self.namespace, "qemu-system-x86_64");
+        let emulator = images.emulator.join("qemu-system-x86_64");
+        let mut qemu = net::command(&self.namespace, emulator);
         qemu.args(self.layout.machine());
         qemu.arg("-kernel")
-            .arg(images.join("vmlinuz"))
+            .arg(images.disk.join("vmlinuz"))
             .arg("-initrd")
-            .arg(images.join("initrd"));
+            .arg(images.disk.join("initrd"));
         qemu.args(["-append", &self.kernel_command_line()]);
         // Nothing of a run outlives it, so nothing has to reach the real disk.
         qemu.args([

@@ -164,7 +164,7 @@ fn clean_cache() -> Result<ExitCode> {
     let prepared = ["prepared.demo", "prepared.test"];
     for name in prepared
         .into_iter()
-        .chain(["saved", "disk", "iommufd", "guest", "identity", "rootfs"])
+        .chain(["saved", "disk", "emulator", "iommufd", "guest", "identity", "rootfs"])
     {
         cache::prune(name, None).with_context(|| format!("the cache is in {}", root.display()))?;
     }

@@ -2,6 +2,7 @@
 
 use crate::process::{self, run_ok};
 use anyhow::{Context, Result};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,9 +67,9 @@ pub fn ip(name: &str, arguments: &str) -> Result<String> {
 
 /// A program in namespace `name`, not yet started.
 #[must_use]
-pub fn command(name: &str, program: &str) -> Command {
+pub fn command(name: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", name, program]);
+    command.args(["netns", "exec", name]).arg(program);
     command
 }
 

@@ -2,13 +2,12 @@
 //! in those that are made of them for one test or another, see [`Lab::up_prepared`](crate::Lab::up_prepared).
 
 use crate::cache::{self, progress};
-use crate::host::{Host, LAYOUTS, Start};
+use crate::host::{Host, Images, LAYOUTS, Start};
 use crate::machine::Machine;
-use crate::process::{Ledger, run_ok};
+use crate::process::Ledger;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What each host does before it is saved: libvirt asks QEMU what it can do, which takes a minute under TCG, and keeps
@@ -21,10 +20,11 @@ journalctl --flush
 sync
 echo 3 >/proc/sys/vm/drop_caches";
 
-/// Folder of the states for a disk image.
-pub(crate) fn folder(disk: &Path) -> Result<PathBuf> {
-    let version = run_ok(Command::new("qemu-system-x86_64").arg("--version"))?;
-    let disk = disk.display().to_string();
+/// Folder of the states of hosts that are made of these.
+pub(crate) fn folder(images: &Images) -> Result<PathBuf> {
+    // A later QEMU need not understand what an earlier one has saved of a machine without a version.
+    let version = fs::read_to_string(images.emulator.join("version")).context("the emulator has no version")?;
+    let disk = images.disk.display().to_string();
     let mut parts = vec![disk.as_str(), version.as_str(), WARM_UP];
     let machines: Vec<String> = LAYOUTS.iter().flat_map(|layout| layout.machine()).collect();
     parts.extend(machines.iter().map(String::as_str));
@@ -32,7 +32,7 @@ pub(crate) fn folder(disk: &Path) -> Result<PathBuf> {
 }
 
 /// Boots the hosts and saves them in `folder`. The network is up.
-pub(crate) fn build(folder: &Path, disk: &Path, hosts: &mut [Host], ledger: &Ledger) -> Result<()> {
+pub(crate) fn build(folder: &Path, images: &Images, hosts: &mut [Host], ledger: &Ledger) -> Result<()> {
     let _lock = cache::lock(
         &cache::root().join("saved.lock"),
         "the saved state",
@@ -44,7 +44,7 @@ pub(crate) fn build(folder: &Path, disk: &Path, hosts: &mut [Host], ledger: &Led
     let start = Instant::now();
     progress("booting both hosts once, to save them (about four minutes on two cores)");
     for host in hosts.iter() {
-        host.start(&Start::Boot(disk), disk, ledger)?;
+        host.start(&Start::Boot, images, ledger)?;
     }
     for host in hosts.iter() {
         host.wait_booted(Duration::from_secs(900))?;

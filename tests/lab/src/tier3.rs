@@ -1,7 +1,7 @@
 //! Tier 3: two emulated hosts, a management network, a data network, and a traffic peer on the latter.
 
 use crate::cache::{self, Lock, progress};
-use crate::host::{Host, LAYOUTS, Start};
+use crate::host::{Host, Images, LAYOUTS, Start};
 use crate::machine::{Machine, Namespace};
 use crate::net;
 use crate::place::Place;
@@ -47,7 +47,7 @@ impl Lab {
     pub fn up_prepared(name: &str, key: &str, prepare: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
         let name = format!("prepared.{name}");
         let folder = |states: &Path| saved::prepared_folder(&name, states, key);
-        let states = saved::folder(&cache::artifact("disk")?)?;
+        let states = saved::folder(&images()?)?;
         if !folder(&states).exists() {
             let lab = Self::up()?;
             prepare(&lab)?;
@@ -60,10 +60,14 @@ impl Lab {
     fn restore(choose: impl FnOnce(&Path) -> PathBuf) -> Result<Self> {
         let start = Instant::now();
         cache::artifact("packages")?;
-        let disk = cache::artifact("disk")?;
+        let images = images()?;
         let identity = cache::artifact("identity")?;
         // Another run, of other scripts, may prune what is not the newest.
-        let _images = [cache::hold(&disk)?, cache::hold(&identity)?];
+        let _held = [
+            cache::hold(&images.disk)?,
+            cache::hold(&images.emulator)?,
+            cache::hold(&identity)?,
+        ];
         let place = Place::new("3")?;
         let owner = place.take(Duration::from_secs(3600))?;
         // From here on, dropping the lab clears up.
@@ -73,7 +77,7 @@ impl Lab {
             place,
             owner: Some(owner),
         };
-        if let Err(error) = lab.start(&disk, choose) {
+        if let Err(error) = lab.start(&images, choose) {
             let logs = lab.place.keep_logs()?;
             return Err(error.context(format!("tier 3 does not come up; its logs are in {}", logs.display())));
         }
@@ -81,19 +85,19 @@ impl Lab {
         Ok(lab)
     }
 
-    fn start(&mut self, disk: &Path, choose: impl FnOnce(&Path) -> PathBuf) -> Result<()> {
+    fn start(&mut self, images: &Images, choose: impl FnOnce(&Path) -> PathBuf) -> Result<()> {
         let ledger = self.place.ledger()?;
         network(&self.place)?;
-        let states = saved::folder(disk)?;
+        let states = saved::folder(images)?;
         if !states.exists() {
-            saved::build(&states, disk, &mut self.hosts, &ledger)?;
+            saved::build(&states, images, &mut self.hosts, &ledger)?;
         }
         // What is made of them needs them, too: its disks are layers above theirs.
         let _base = cache::hold(&states)?;
         let states = choose(&states);
         let _hold = cache::hold(&states)?;
         let mut tries = RESTORES;
-        while let Err(error) = self.wake(&states, disk, &ledger) {
+        while let Err(error) = self.wake(&states, images, &ledger) {
             tries -= 1;
             if tries == 0 {
                 return Err(error);
@@ -115,11 +119,11 @@ impl Lab {
     }
 
     /// Restores both hosts, and waits until they answer.
-    fn wake(&mut self, states: &Path, disk: &Path, ledger: &Ledger) -> Result<()> {
+    fn wake(&mut self, states: &Path, images: &Images, ledger: &Ledger) -> Result<()> {
         progress("restoring both hosts");
         each(&self.hosts, |host| {
             let state = states.join(format!("{}.state", host.name()));
-            host.start(&Start::Restore(&state), disk, ledger)
+            host.start(&Start::Restore(&state), images, ledger)
         })?;
         for host in &mut self.hosts {
             host.connect(ledger, WAKES)?;
@@ -241,6 +245,14 @@ impl Drop for Lab {
             }
         }
     }
+}
+
+/// What the hosts are made of; it is built where it is not there.
+fn images() -> Result<Images> {
+    Ok(Images {
+        disk: cache::artifact("disk")?,
+        emulator: cache::artifact("emulator")?,
+    })
 }
 
 fn hosts(place: &Place, identity: &Path) -> Vec<Host> {
