@@ -31,13 +31,13 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
 # What keeps one core busy runs beside another such.
-suites := lint unit pair+netns packages qemu,guest+crash,lab
+suites := lint unit pair+netns packages qemu,guest+crash,lab tier3
 
-test: setup packages ## lint and every suite but the emulated hosts and the longer lists: up to 40 minutes on 2 cores
+test: setup packages ## lint and every suite but the longer lists: up to 40 minutes on 2 cores
 	packaging/dev/test.sh $(suites)
 
-test-all: setup packages ## make test, the emulated hosts, what hosts do around their guests, the fuzzers, and what all shows: half an hour more
-	packaging/dev/test.sh $(suites) tier3 hosts fuzz coverage
+test-all: setup packages ## make test, what hosts do around their guests, the lab's own test, the fuzzers, and what all shows: a quarter of an hour more
+	packaging/dev/test.sh $(suites) hosts ground fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit

@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$top"
 
-suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, hosts, tier3, soak, coverage"
+suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, hosts, tier3, ground, soak, coverage"
 
 # Tests of these crates need root, QEMU or minutes, so each is a suite of its own.
 own_suite=(hybond-test-pair hybond-test-netns hybond-test-qemu hybond-lab)
@@ -51,10 +51,12 @@ suite() {
     hosts)
         limit 30m cargo test --locked --no-fail-fast -p hybond-lab --test hosts -- --include-ignored --test-threads=1 --nocapture
         ;;
-    # Emulated hosts crash by themselves (docs/lab.md): not part of make test.
     tier3)
-        limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test ground --test tier3 \
-            -- --include-ignored --test-threads=1 --nocapture
+        limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 -- --include-ignored --test-threads=1 --nocapture
+        ;;
+    # The lab itself, without hybond: who doubts it looks here first.
+    ground)
+        limit 30m cargo test --locked -p hybond-lab --test ground -- --include-ignored --test-threads=1 --nocapture
         ;;
     # Large, where the environment does not say how large: 14 guests fill all VFs of a host of tier 2.
     soak)
@@ -80,7 +82,7 @@ coverage() {
 }
 
 # count FILE: "PASSED FAILED SKIPPED", summed over its lines. What one suite ignores is run by another: guest, lab, crash,
-# hosts and tier3 run every test that is ignored.
+# hosts, tier3 and ground run every test that is ignored.
 count() {
     awk '
         /^test result: / {

@@ -1,5 +1,5 @@
-//! Whether the emulated machines are still those that a scenario began with. QEMU emulates the hosts' SVM, and once in some
-//! twenty migrations a guest is reset or panics, or a host starts anew, for no reason of ours that was found (docs/lab.md).
+//! Whether the emulated machines are still those that a scenario began with. QEMU emulates the hosts' SVM, and seldom a guest
+//! stands still, panics or is reset, or a host starts anew, without hybond, too (docs/lab.md).
 
 use crate::scene::Scene;
 use anyhow::Result;
