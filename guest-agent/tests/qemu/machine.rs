@@ -149,8 +149,7 @@ impl Machine {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("run the tests as root");
         host(
             "ip link set lo up && ip link add br0 type bridge forward_delay 0 && ip link set br0 address 02:00:00:00:00:fe up \
-             && ip addr add 10.99.0.254/24 dev br0 && ip -6 addr add fd99::fe/64 dev br0 nodad \
-             && for t in standby primary; do ip tuntap add $t mode tap && ip link set $t master br0 up; done",
+             && ip addr add 10.99.0.254/24 dev br0 && ip -6 addr add fd99::fe/64 dev br0 nodad",
         );
         let directory = std::env::temp_dir().join(format!("hybond-agent-{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
@@ -220,6 +219,9 @@ impl Machine {
             commands: 0,
         };
         machine.qmp("qmp_capabilities", json!({}));
+        // QEMU has made the taps. Of one that is there it would first try `/dev/tap` and the number that the link has in this
+        // namespace (`tap_open()` in net/tap-linux.c), which may be another namespace's macvtap.
+        host("for t in standby primary; do ip link set $t master br0 up || exit 1; done");
         machine.until("L2READY");
         machine
     }

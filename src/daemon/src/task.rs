@@ -15,7 +15,7 @@ use hybond_core::spec::{DomainSpec, Flavor};
 use hybond_domxml::AgentChannel;
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
 use hybond_libvirt::Scope;
-use hybond_qmp::{LinkEvent, MigrationStatus, QmpLink, Stamped};
+use hybond_qmp::{LinkEvent, MigrationStatus, Qmp, QmpLink, Stamped};
 use hybond_vfio::PlugWay;
 use hybond_wire::agent::Path as ActivePath;
 use hybond_wire::control::{DomainStatus, PairStatus, Run};
@@ -130,8 +130,8 @@ impl Task {
                     None => return,
                 },
                 Some(event) = monitor.recv() => {
-                    if matches!(event, LinkEvent::Connected(_)) {
-                        finding = Some(Box::pin(look_inside(Arc::clone(&self.shared), self.guest.id())));
+                    if let LinkEvent::Connected(qmp) = &event {
+                        finding = Some(Box::pin(look_inside(Arc::clone(&self.shared), self.guest.id(), qmp.clone())));
                     }
                     self.monitor(event);
                 }
@@ -706,9 +706,15 @@ struct Inside {
 }
 
 /// Waits until libvirt has it all.
-async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId) -> Option<Inside> {
+async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId, qmp: Qmp) -> Option<Inside> {
     const PAUSE: Duration = Duration::from_millis(500);
     const TRIES: u32 = 120;
+    // Before the guest runs, if it comes by migration: an emulated primary that is plugged then would be announced with the rest.
+    if shared.adapters.way == PlugWay::Emulated {
+        if let Err(error) = qmp.announce_arrival_once().await {
+            debug!(error = chain(&error), "QEMU announces the guest as often as it likes");
+        }
+    }
     for _ in 0..TRIES {
         match shared.adapters.libvirt.domain_xml(id, Scope::Live).await {
             Ok(Some(xml)) => match hybond_domxml::agent_channel(&xml) {

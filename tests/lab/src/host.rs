@@ -85,11 +85,12 @@ impl Layout {
         arguments
     }
 
-    pub(crate) fn taps(&self) -> [String; 3] {
+    /// Its cables: what QEMU calls the NIC's end, the tap, and the bridge that the tap is a port of.
+    fn cables(&self) -> [(&'static str, String, &'static str); 3] {
         [
-            format!("m-{}", self.name),
-            format!("d-{}0", self.name),
-            format!("d-{}1", self.name),
+            ("management", format!("m-{}", self.name), "br-mgmt"),
+            ("pf0", format!("d-{}0", self.name), "br-data"),
+            ("pf1", format!("d-{}1", self.name), "br-data"),
         ]
     }
 }
@@ -215,7 +216,9 @@ impl Host {
             "-drive",
             &format!("file={},if=none,id=disk,cache=unsafe", disk.display()),
         ]);
-        for (id, tap) in ["management", "pf0", "pf1"].iter().zip(self.layout.taps()) {
+        // QEMU makes them. Of one that is there it would first try `/dev/tap` and the number that the link has in its namespace
+        // (`tap_open()` in net/tap-linux.c), and that is another one's macvtap where /dev is shared with other namespaces.
+        for (id, tap, _) in self.layout.cables() {
             qemu.args(["-netdev", &format!("tap,id={id},ifname={tap},script=no,downscript=no")]);
         }
         qemu.args(["-serial", &format!("file:{}", file("serial"))]);
@@ -233,6 +236,9 @@ impl Host {
             .parse()
             .context("QEMU's pid file")?;
         ledger.add(pid, &file("qmp"))?;
+        for (_, tap, bridge) in self.layout.cables() {
+            net::plug(&self.namespace, &tap, bridge)?;
+        }
 
         if let Start::Restore(state) = start {
             let mut qmp = self.qmp()?;

@@ -267,7 +267,7 @@ fn peer(place: &Place) -> Namespace {
     Namespace::new("peer", PEER, &place.namespace("peer"))
 }
 
-/// Bridges and taps in a namespace of their own, and the peer in another.
+/// Bridges in a namespace of their own, and the peer in another. Each host brings its taps.
 fn network(place: &Place) -> Result<()> {
     let (net, peer) = (place.namespace("net"), place.namespace("peer"));
     let (net, peer) = (net.as_str(), peer.as_str());
@@ -275,10 +275,5 @@ fn network(place: &Place) -> Result<()> {
     net::bridge(net, "br-mgmt")?;
     net::bridge(net, "br-data")?;
     net::ip(net, "addr add 10.77.0.254/24 dev br-mgmt")?;
-    for tap in LAYOUTS.iter().flat_map(|layout| layout.taps()) {
-        let bridge = if tap.starts_with('m') { "br-mgmt" } else { "br-data" };
-        net::ip(net, &format!("tuntap add {tap} mode tap"))?;
-        net::plug(net, &tap, bridge)?;
-    }
     net::peer(net, peer, PEER)
 }

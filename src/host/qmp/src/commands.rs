@@ -128,6 +128,32 @@ impl Qmp {
         self.execute(&command, QUICK).await.map(drop)
     }
 
+    /// Ends the announcement that [`Qmp::announce_self`] has begun, if it goes on.
+    ///
+    /// # Errors
+    /// As [`Qmp::command`].
+    pub async fn end_announcement(&self) -> Result<(), QmpError> {
+        // No rounds: QEMU deletes the timer instead of starting it (`qemu_announce_self()` in net/announce.c).
+        let command = qmp::announce_self(qmp::AnnounceParameters {
+            id: None,
+            interfaces: None,
+            initial: 50,
+            max: 550,
+            rounds: 0,
+            step: 100,
+        });
+        self.execute(&command, QUICK).await.map(drop)
+    }
+
+    /// Of its own accord, QEMU announces a guest that has come by migration once, as it runs, instead of five times.
+    ///
+    /// # Errors
+    /// As [`Qmp::command`].
+    pub async fn announce_arrival_once(&self) -> Result<(), QmpError> {
+        let rounds = json!({ "announce-rounds": 1 });
+        self.command("migrate-set-parameters", rounds, None, QUICK).await.map(drop)
+    }
+
     /// Ids of all devices that were given one.
     ///
     /// # Errors
