@@ -149,6 +149,12 @@ impl DomainId {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
+
+    /// The 16 bytes, in the order in which they are written.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 16] {
+        self.0
+    }
 }
 
 impl FromStr for DomainId {
@@ -284,6 +290,12 @@ name!(
     /// Name of a pool. The same name on two hosts means the same layer-2 network.
     PoolName, 64, "a pool name of at most 64 letters, digits, '-', '_' or '.'",
     |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+);
+name!(
+    /// Name of a port profile that a switch has. The kernel keeps 40 bytes with the terminator (`PORT_PROFILE_MAX`), and so does
+    /// libvirt.
+    ProfileName, 39, "a port profile's name of at most 39 bytes",
+    |c| !c.is_control()
 );
 name!(
     /// A VF of a pool: its PCI address, or for an emulated primary `<pf>.<number>`.

@@ -8,6 +8,7 @@ pub mod handover;
 pub mod ids;
 pub mod paths;
 pub mod pool;
+pub mod port;
 pub mod spec;
 pub mod text;
 

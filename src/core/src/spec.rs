@@ -2,6 +2,7 @@
 //! `hybondctl enable`, read by the hook, and carried from host to host by libvirt with the domain's XML.
 
 use crate::ids::{DomainId, IfName, Mac, PeerAddr, PoolName};
+use crate::port::PortProfile;
 use serde::{Deserialize, Serialize};
 
 /// The most pairs that one domain may have. QEMU's q35 has room for 32 slots on its root bus.
@@ -94,6 +95,9 @@ pub struct PairSpec {
     /// MTU that the guest is told of (`<mtu size=…>`), in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// By what the switch is to know its port (`<virtualport>`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortProfile>,
     /// The standby in the XML.
     pub standby: StandbyKind,
 }
@@ -109,6 +113,7 @@ impl PairSpec {
             policy: Policy::default(),
             vlan: None,
             mtu: None,
+            port: None,
             standby: StandbyKind::Ethernet,
         }
     }

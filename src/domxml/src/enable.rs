@@ -8,6 +8,7 @@ use crate::metadata::{Metadata, PairMetadata, prefixed};
 use crate::pcie::{check_machine, free_slots};
 use crate::read::{domain_id, is_agent_channel, is_virtio, qmp_path, standby_kind, standby_of};
 use crate::splice::{Edit, apply, escape_attribute};
+use crate::virtualport::check_replaced;
 use hybond_core::ids::{DomainId, Mac};
 use hybond_core::spec::{PairSpec, StandbyKind};
 use roxmltree::{Document, Node};
@@ -67,6 +68,7 @@ fn kept_pairs(plain: &str, before: &Metadata, pairs: &[PairSpec]) -> Result<Vec<
             policy: old.policy,
             vlan: old.vlan,
             mtu: None,
+            port: None,
             standby,
         })
     };
@@ -88,6 +90,7 @@ fn enable_fresh(xml: &str, pairs: &[PairSpec], before: Option<Metadata>) -> Resu
         let text = slice(xml, interface);
         let original = match pair.standby {
             StandbyKind::Ethernet => {
+                check_replaced(interface, pair.mac)?;
                 edits.push(Edit::replace(interface.range(), ethernet(text, pair.mac)?));
                 Some(text.to_owned())
             }

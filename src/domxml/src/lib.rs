@@ -7,7 +7,7 @@
 //! | who | uses |
 //! |---|---|
 //! | hook | [`mentions_hybond`], [`parse`], [`set_sources`] |
-//! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`change_pairs`], [`agent_channel`], [`slots`](fn@slots), [`qmp_path`] |
+//! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`change_pairs`], [`virtualport`](fn@virtualport), [`agent_channel`], [`slots`](fn@slots), [`qmp_path`] |
 //! | hybondctl | [`parse`], [`give_macs`], [`enable`], [`disable`] |
 //!
 //! # What stands in a domain
@@ -33,6 +33,7 @@ mod pcie;
 mod read;
 mod slots;
 mod splice;
+mod virtualport;
 
 pub use disable::disable;
 pub use enable::enable;
@@ -41,6 +42,7 @@ pub use metadata::{PairChange, change_pairs, set_source_peer};
 pub use read::{AgentChannel, agent_channel, candidates, mentions_hybond, parse, qmp_path};
 pub use slots::{Slots, give_macs, slots};
 pub use splice::set_sources;
+pub use virtualport::virtualport;
 
 /// Namespace of hybond's element in `<metadata>`.
 pub const NAMESPACE: &str = "urn:hybond:domain:1";

@@ -3,6 +3,7 @@
 use crate::document::{child, children, devices, domain_document, interface, mac_of};
 use crate::error::{XmlError, cut};
 use crate::metadata::{Metadata, PairMetadata};
+use crate::virtualport::port_profile;
 use crate::{AGENT_PORT, NAMESPACE};
 use hybond_core::ids::{DomainId, Mac};
 use hybond_core::spec::{DomainSpec, Flavor, PairSpec, StandbyKind};
@@ -43,6 +44,7 @@ pub fn parse(xml: &str) -> Result<Option<DomainSpec>, XmlError> {
 
 fn pair_spec(document: &Document<'_>, pair: PairMetadata) -> Result<PairSpec, XmlError> {
     let interface = interface(document, pair.mac)?;
+    let standby = standby_of(interface, pair.mac, pair.flavor)?;
     Ok(PairSpec {
         mac: pair.mac,
         pool: pair.pool,
@@ -50,7 +52,8 @@ fn pair_spec(document: &Document<'_>, pair: PairMetadata) -> Result<PairSpec, Xm
         policy: pair.policy,
         vlan: pair.vlan,
         mtu: mtu(interface, pair.mac)?,
-        standby: standby_of(interface, pair.mac, pair.flavor)?,
+        port: port_profile(interface, pair.mac, &standby)?,
+        standby,
     })
 }
 

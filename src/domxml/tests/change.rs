@@ -89,6 +89,18 @@ fn an_interface_that_is_kept_stays_byte_for_byte() {
 }
 
 #[test]
+fn an_interface_with_a_port_profile_is_not_turned_into_one_that_no_switch_knows() {
+    for kind in ["802.1Qbh", "802.1Qbg"] {
+        let plain = of_network().replace("802.1Qbh", kind);
+        let error = enable(&plain, &[pair(1)])
+            .expect_err("its <virtualport> would be lost")
+            .to_string();
+        assert!(error.contains(&format!("<virtualport type='{kind}'>")), "{error}");
+        assert!(error.contains("use --keep-interface"), "{error}");
+    }
+}
+
+#[test]
 fn a_flavor_is_written_and_read() {
     for flavor in [Flavor::Virtual, Flavor::Indirect] {
         let wanted = PairSpec { flavor, ..pair(1) };

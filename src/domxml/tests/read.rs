@@ -3,8 +3,9 @@
 mod common;
 
 use common::{PLAIN, mac};
+use hybond_core::port::PortProfile;
 use hybond_core::spec::{Flavor, Policy, StandbyKind};
-use hybond_domxml::{NAMESPACE, XmlError, agent_channel, candidates, parse, qmp_path};
+use hybond_domxml::{NAMESPACE, XmlError, agent_channel, candidates, parse, qmp_path, virtualport};
 use proptest::prelude::*;
 
 /// A domain of this metadata and these devices.
@@ -104,6 +105,47 @@ fn what_a_network_has_chosen_is_read_from_the_running_domain() {
         .expect_err("no macvtap")
         .to_string();
     assert!(nat.contains("<forward mode='bridge'>"), "{nat}");
+}
+
+#[test]
+fn the_port_profile_of_an_interface_that_is_kept_is_read() {
+    let of = |kind: &str, source: &str, virtualport: &str| {
+        let interface = format!(
+            "<interface type='{kind}'><mac address='52:54:00:aa:00:01'/><source {source}/>{virtualport}<model type='virtio'/></interface>"
+        );
+        let pair = "<hybond:pair mac='52:54:00:aa:00:01' pool='p'/>";
+        parse(&domain(&hybond(pair), &interface)).map(|spec| spec.expect("hybond's").pairs[0].port.clone())
+    };
+    let qbh = |inner: &str| format!("<virtualport type='802.1Qbh'>{inner}</virtualport>");
+    let profile = "web & mail".parse().expect("a profile");
+    let expected = PortProfile::Qbh { profile };
+    let written = qbh("<parameters profileid='web &amp; mail'/>");
+    assert_eq!(
+        of("direct", "dev='pf1'", &written).expect("valid"),
+        Some(expected.clone())
+    );
+    assert_eq!(virtualport(&expected), written, "and given to libvirt as it was");
+    let qbg = "<virtualport type='802.1Qbg'><parameters managerid='11' typeid='1193047' typeidversion='2' \
+               instanceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f'/></virtualport>";
+    assert_eq!(
+        of("direct", "dev='pf1'", qbg).expect("valid"),
+        Some(PortProfile::Qbg {})
+    );
+    assert_eq!(of("direct", "dev='pf1'", "").expect("valid"), None);
+    assert_eq!(of("direct", "dev='pf1'", "<virtualport/>").expect("valid"), None);
+
+    // What the network's portgroup says, libvirt adds when it starts the domain.
+    assert_eq!(of("network", "network='lan'", &qbh("")).expect("valid"), None);
+    let live = of("direct", "network='lan' dev='pf1'", &written).expect("valid");
+    assert_eq!(live, Some(expected));
+    let error = of("direct", "dev='pf1'", &qbh("<parameters/>"))
+        .expect_err("no profile")
+        .to_string();
+    assert!(error.contains("without <parameters profileid=…/>"), "{error}");
+    let long = qbh(&format!("<parameters profileid='{}'/>", "x".repeat(40)));
+    let error = of("direct", "dev='pf1'", &long).expect_err("the kernel keeps 39");
+    let cause = std::error::Error::source(&error).expect("why").to_string();
+    assert!(cause.contains("at most 39 bytes"), "{cause}");
 }
 
 #[test]

@@ -139,8 +139,12 @@ impl Guest {
         }
     }
 
-    /// Says of a standby of the wrong kind why it is so, where nothing better is known.
+    /// Says of a pair that lacks its VF for good why it is so, where nothing better is known.
     pub(super) fn note_lack(&mut self, mac: Mac) {
+        if let Some(why) = self.record.barred(mac) {
+            self.degraded.insert(mac, why);
+            return;
+        }
         if let (Some(pf), true) = (self.record.pair(mac).pf, self.lacks_vf(mac)) {
             let why = format!(
                 "it came here without a VF, and is on a bridge-mode macvtap of PF {pf} until its next start or migration"
@@ -149,9 +153,11 @@ impl Guest {
         }
     }
 
-    /// It has a standby of the wrong kind, as there was no VF for it.
+    /// It gets no VF before its next start or migration: it has a standby of the wrong kind, as there was no VF for it, or can
+    /// have none.
     pub(super) fn lacks_vf(&self, mac: Mac) -> bool {
-        self.record.is_indirect(mac) && self.record.pair(mac).lease.is_none()
+        let misplaced = self.record.is_indirect(mac) && self.record.pair(mac).lease.is_none();
+        misplaced || self.record.barred(mac).is_some()
     }
 
     /// It may not come without a VF.
@@ -184,6 +190,7 @@ impl Guest {
     fn no_vf(&mut self, now: Millis, mac: Mac, reason: String, pf: Option<IfName>) {
         let comes = self.comes();
         let pf = self.pinned_pf(mac).or(pf);
+        let reason = self.record.barred(mac).unwrap_or(reason);
         match (self.record.flavor(mac), &pf) {
             (Some(Flavor::Hybrid), _) => drop(self.degraded.insert(mac, reason.clone())),
             (Some(Flavor::Indirect), Some(pf)) => {

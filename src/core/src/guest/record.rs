@@ -173,7 +173,12 @@ impl Record {
 
     /// The guest is to have the VF itself.
     pub(super) fn wants_primary(&self, mac: Mac) -> bool {
-        self.flavor(mac) == Some(Flavor::Hybrid) && self.pair(mac).held_back.is_none()
+        self.flavor(mac) == Some(Flavor::Hybrid) && self.pair(mac).held_back.is_none() && self.barred(mac).is_none()
+    }
+
+    /// Why the guest can have no VF for this pair, whatever the pool has.
+    pub(super) fn barred(&self, mac: Mac) -> Option<String> {
+        self.pair_spec(mac)?.no_vf_because()
     }
 
     /// The VF that the pair's standby is to be over.

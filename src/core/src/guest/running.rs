@@ -128,7 +128,8 @@ impl Guest {
 
     /// `hybondctl plug` and `set` wait until the pairs are on their VFs, or it is known why one is not.
     fn answer_plug(&mut self) {
-        let waiting = |mac: &Mac| self.record.wants_primary(*mac) && !self.on_primary(*mac);
+        let lacks = |mac: &Mac| self.record.wants_primary(*mac) || self.record.barred(*mac).is_some();
+        let waiting = |mac: &Mac| lacks(mac) && !self.on_primary(*mac);
         let open: Vec<Mac> = self.record.macs().into_iter().filter(waiting).collect();
         if open.is_empty() {
             self.answer_all(&Answer::Done(Vec::new()));

@@ -7,6 +7,7 @@ mod flavors;
 mod hooks;
 mod lives;
 mod policy;
+mod ports;
 mod tuning;
 
 use super::*;
