@@ -36,7 +36,7 @@ pub fn check(socket: &Path, what: &args::Check, output: &Output) -> Result<ExitC
 fn text(check: &Check) -> String {
     let verdict = match check.fit {
         Fit::Vf => "fits",
-        Fit::Standby => "fits, and would run on its standby until a VF is free",
+        Fit::Standby => "fits, and would run on its standby",
         Fit::No => "does not fit",
     };
     let mut text = format!("{} on {}: {verdict}\n", plain(&check.domain), check.to);

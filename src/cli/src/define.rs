@@ -24,7 +24,9 @@ struct Changed<'a> {
 pub fn enable(uri: &str, what: &Enable, output: &Output) -> Result<(), Failure> {
     if let Some(file) = &what.file {
         let xml = read(file)?;
-        return write_stdout(&enabled("in the file", &xml, what)?);
+        let xml = enabled("in the file", &xml, what)?;
+        hints(&xml).iter().for_each(|hint| note(&format!("hybondctl: {hint}")));
+        return write_stdout(&xml);
     }
     let Some(domain) = &what.domain else {
         return Err(Failure::new(Kind::Usage, "no domain given"));
@@ -34,6 +36,7 @@ pub fn enable(uri: &str, what: &Enable, output: &Output) -> Result<(), Failure> 
     let xml = libvirt::inactive_xml(&found, domain, !what.print)?;
     let xml = enabled(domain, &xml, what)?;
     if what.print {
+        hints(&xml).iter().for_each(|hint| note(&format!("hybondctl: {hint}")));
         return write_stdout(&xml);
     }
     let running = libvirt::is_active(&found)?;
@@ -45,7 +48,11 @@ pub fn enable(uri: &str, what: &Enable, output: &Output) -> Result<(), Failure> 
         )
     })?;
     let macs: Vec<String> = spec.pairs.iter().map(|p| format!("{} ({})", p.mac, p.pool)).collect();
-    let message = format!("domain {domain}: {} enabled{}", macs.join(", "), from_when(running));
+    let mut message = format!("domain {domain}: {} enabled{}", macs.join(", "), from_when(running));
+    for pair in spec.pairs.iter().filter_map(PairSpec::no_vf_because) {
+        message += "; ";
+        message += &pair;
+    }
     changed(output, domain, &spec.pairs, running, &message)
 }
 
@@ -69,6 +76,14 @@ pub fn disable(uri: &str, what: &Disable, output: &Output) -> Result<(), Failure
     define(&connection, domain, &xml)?;
     let message = format!("domain {domain}: disabled{}", from_when(running));
     changed(output, domain, &[], running, &message)
+}
+
+/// Why pairs of this XML will have no VF.
+fn hints(xml: &str) -> Vec<String> {
+    // What cannot be read back, `enabled` has said.
+    let spec = hybond_domxml::parse(xml).ok().flatten();
+    let pairs = spec.map(|spec| spec.pairs).unwrap_or_default();
+    pairs.iter().filter_map(PairSpec::no_vf_because).collect()
 }
 
 fn changed(output: &Output, domain: &str, pairs: &[PairSpec], running: bool, message: &str) -> Result<(), Failure> {

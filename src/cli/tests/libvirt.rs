@@ -74,6 +74,40 @@ fn files_are_edited_without_libvirt() {
 }
 
 #[test]
+fn a_port_profile_that_no_vf_can_have_is_told_when_the_pair_is_enabled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("port.xml");
+    let mac = "52:54:00:aa:00:01";
+    let xml = |port: &str| {
+        format!(
+            "<domain type='kvm'><name>port</name><uuid>a2a2a2a2-0000-4000-8000-000000000009</uuid>\
+             <os><type machine='q35'>hvm</type></os><devices><interface type='direct'><mac address='{mac}'/>\
+             <source dev='pf0' mode='bridge'/>{port}<model type='virtio'/></interface></devices></domain>"
+        )
+    };
+    let enabled = |port: &str, how: &[&str]| {
+        std::fs::write(&file, xml(port)).expect("a file");
+        let mut arguments = vec!["enable", "--file", file.to_str().expect("UTF-8"), "--pool", "10GE"];
+        arguments.extend(how);
+        hybondctl(Path::new(NOWHERE), &arguments)
+    };
+    let qbg = "<virtualport type='802.1Qbg'><parameters managerid='11' typeid='1' typeidversion='2'/></virtualport>";
+    let qbh = "<virtualport type='802.1Qbh'><parameters profileid='web'/></virtualport>";
+    let outcome = enabled(qbg, &["--keep-interface"]);
+    assert!(
+        outcome.stderr.contains(&format!("pair {mac} stays on its standby")),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.ok().contains(qbg), "it is enabled all the same");
+    let outcome = enabled(qbh, &["--keep-interface"]);
+    assert!(!outcome.stderr.contains("stays on its standby"), "{}", outcome.stderr);
+    assert!(outcome.ok().contains(qbh));
+    enabled(qbh, &["--keep-interface", "--vlan", "42"]).ok();
+    enabled(qbh, &[]).assert_failed(4, "use --keep-interface");
+}
+
+#[test]
 fn what_cannot_be_enabled_is_explained() {
     ctl(&["enable", "nobody", "--pool", "p"]).assert_failed(3, "libvirt has no domain \"nobody\" on this host");
     let several = "choose with --mac from 52:54:00:aa:00:02, 52:54:00:aa:00:03";

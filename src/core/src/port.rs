@@ -48,11 +48,11 @@ impl PairSpec {
         match (self.port.as_ref()?, self.vlan) {
             (port @ PortProfile::Qbg {}, _) => Some(format!(
                 "pair {mac} stays on its standby: it has an {port}, and no VF can be associated by that type; \
-                 'hybondctl enable … --mac {mac} --flavor virtual' if that is what you want"
+                 'hybondctl enable … --mac {mac} --keep-interface --flavor virtual' if that is what you want"
             )),
             (port @ PortProfile::Qbh { .. }, Some(vlan)) => Some(format!(
                 "pair {mac} stays on its standby: it has an {port}, which says the VLAN, and is on VLAN {vlan} as well; \
-                 'hybondctl enable … --mac {mac}' without --vlan"
+                 'hybondctl enable … --mac {mac} --keep-interface' without --vlan"
             )),
             (PortProfile::Qbh { .. }, None) => None,
         }

@@ -2,6 +2,7 @@
 //! `hybond-core`; here it is carried out, and what came of it is told.
 
 use crate::pools::Pools;
+use crate::ports;
 use crate::reservations;
 use hybond_config::{Config, Pool};
 use hybond_core::Millis;
@@ -383,19 +384,29 @@ impl Adapters {
         // libvirt sets them from its XML when it attaches the VF, and puts back what it found when the VF is gone: after
         // `ResetVf`, so what it finds must not be the pair's.
         let ours = self.way != PlugWay::Libvirt;
-        let gives_mac = ours && self.handover(links, lease).set_mac == SetMac::BeforePlug;
+        let profile = self.profile(links, lease);
+        // The address of a VF that has one comes with its association, and its VLAN is the profile's.
+        let sets = ours && profile.is_none();
+        let gives_mac = sets && self.handover(links, lease).set_mac == SetMac::BeforePlug;
         let config = VfConfig {
             mac: gives_mac.then(|| lease.mac.octets()),
-            vlan: ours.then(|| vlan.unwrap_or(0)),
+            vlan: sets.then(|| vlan.unwrap_or(0)),
             ..of_pool(pool.as_ref())
         };
-        self.netlink
-            .set_vf(&lease.vf.pf, lease.vf.index, &config)
-            .await
-            .map_err(failure)?;
+        // Not even looked at where there is nothing to set: the driver that knows port profiles need not report its VFs.
+        if config != VfConfig::default() {
+            self.netlink
+                .set_vf(&lease.vf.pf, lease.vf.index, &config)
+                .await
+                .map_err(failure)?;
+        }
         if ours {
             self.same_paths(links, lease.mac, Some(lease)).await?;
             self.sysfs.bind_vfio(bdf).await.map_err(failure)?;
+        }
+        if let Some(profile) = profile {
+            // After the host's driver has let go of it, as libvirt does: what that makes of the VF comes first.
+            self.associate(links, lease, profile).await?;
         }
         Ok(Outcome::Done)
     }
@@ -409,8 +420,7 @@ impl Adapters {
             return self.plug_emulated(links, lease, qmp).await;
         };
         if self.way == PlugWay::Libvirt {
-            let vlan = links.pair(lease.mac).and_then(|pair| pair.vlan);
-            let xml = hostdev_xml(lease.mac, bdf, vlan);
+            let xml = hostdev_xml(lease.mac, bdf, links.pair(lease.mac));
             self.libvirt.attach_device(links.id, xml).await.map_err(failure)?;
             return Ok(Outcome::Done);
         }
@@ -485,11 +495,16 @@ impl Adapters {
         {
             self.narrow(bdf, &mut errors).await;
         }
+        let asked = self.profile(links, lease).is_some();
+        if self.way != PlugWay::Libvirt {
+            // While the VF has its address, which the driver takes from the switch with that.
+            self.disassociate(links, lease, &mut errors).await;
+        }
         // After DEVICE_DELETED only: on igb a change of the MAC resets the VF, and while it is plugged both paths go silent.
         let pool = self.pool_of(links, lease.mac);
         let clear = VfConfig {
             mac: self.handover(links, lease).clear_mac.then_some([0; 6]),
-            vlan: Some(0),
+            vlan: (!asked).then_some(0),
             // What drivers begin with, where the pool says otherwise.
             trust: pool.as_ref().and_then(|pool| pool.trust).map(|_| false),
             spoofchk: pool.as_ref().and_then(|pool| pool.spoofchk).map(|_| true),
@@ -515,6 +530,9 @@ impl Adapters {
         let lease = self.lease_of(links, mac);
         // The guest stays on the path that works where the other is not the same.
         self.same_paths(links, mac, lease.as_ref()).await?;
+        if let Some(lease) = lease.as_ref().filter(|_| to_primary) {
+            self.still_associated(links, lease).await?;
+        }
         let own = lease.and_then(|lease| self.handover(links, &lease).overlap_ms);
         let overlap = own.unwrap_or(self.config.guest.overlap_ms);
         let within = self.config.switch_within;
@@ -567,15 +585,17 @@ fn tap_name(mac: Mac) -> Result<IfName, Failure> {
 }
 
 /// A VF as libvirt attaches it, for hosts where nothing else works.
-fn hostdev_xml(mac: Mac, vf: Bdf, vlan: Option<u16>) -> String {
+fn hostdev_xml(mac: Mac, vf: Bdf, pair: Option<&PairSpec>) -> String {
     let (domain, bus, slot, function) = vf.parts();
     let id = mac.primary_id();
-    let vlan = vlan
+    let port = ports::virtualport(pair);
+    let vlan = pair
+        .and_then(|pair| pair.vlan)
         .map(|id| format!("<vlan><tag id='{id}'/></vlan>"))
         .unwrap_or_default();
     format!(
         "<interface type='hostdev' managed='yes'><mac address='{mac}'/><source><address type='pci' \
-         domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/></source>{vlan}\
+         domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{function:x}'/></source>{vlan}{port}\
          <alias name='ua-{id}'/></interface>"
     )
 }

@@ -8,6 +8,7 @@ mod logging;
 mod lowers;
 mod path_adapter;
 mod pools;
+mod ports;
 mod reservations;
 #[cfg(test)]
 mod secrets_tests;

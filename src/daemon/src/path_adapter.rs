@@ -76,8 +76,10 @@ impl Adapters {
             };
             told(difference(&format!("standby {name}"), seen, vlan, mtu))?;
         }
-        // An emulated primary has no PF that knows of it.
-        if let Some(lease) = lease.filter(|lease| lease.vf.id.as_str().parse::<Bdf>().is_ok()) {
+        // An emulated primary has no PF that knows of it; the VLAN of a VF with a port profile is the switch's.
+        let tagged =
+            |lease: &&Lease| lease.vf.id.as_str().parse::<Bdf>().is_ok() && self.profile(links, lease).is_none();
+        if let Some(lease) = lease.filter(tagged) {
             let (pf, index) = (&lease.vf.pf, lease.vf.index);
             let found = self.netlink.vf(pf, index).await.map_err(failure)?;
             let seen = PathSeen {

@@ -29,10 +29,14 @@ impl Guest {
             (Action::Lease(ask), Outcome::Leased(lease)) => {
                 let pair = self.record.pairs.entry(ask.mac).or_default();
                 pair.pf = Some(lease.vf.pf.clone());
+                // One that the pool still has is no better than before: why it could not be plugged is still so.
+                let confirmed = pair.lease.as_ref() == Some(&lease);
                 pair.lease = Some(lease);
                 self.confirm.remove(&ask.mac);
                 self.awaits_vf.remove(&ask.mac);
-                self.degraded.remove(&ask.mac);
+                if !confirmed {
+                    self.degraded.remove(&ask.mac);
+                }
             }
             (Action::Lease(ask), Outcome::NotYet { reason, pf }) => self.not_yet(now, ask.mac, reason, pf),
             (Action::Lease(ask) | Action::ChoosePf(ask), Outcome::NoVf { reason, pf }) => {

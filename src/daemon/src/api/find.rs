@@ -3,10 +3,11 @@
 use super::control::{failed, not_found};
 use crate::adapters::chain;
 use crate::shared::{Shared, TaskHandle};
-use hybond_core::ids::DomainId;
+use hybond_core::ids::{DomainId, Mac};
 use hybond_core::spec::{DomainSpec, Flavor, PairSpec, Policy};
 use hybond_wire::control::{DomainStatus, ErrorKind, Response};
 use hybond_wire::peer::PairAsk;
+use std::collections::BTreeMap;
 
 /// A domain of hybond's.
 pub struct Found {
@@ -16,6 +17,8 @@ pub struct Found {
     pub name: String,
     /// What its pairs ask for.
     pub pairs: Vec<PairAsk>,
+    /// Those that can have no VF on any host: what their policy is all the same, and why.
+    pub barred: BTreeMap<Mac, (Policy, String)>,
     /// Its task and how it is, while hybondd looks after it: while it runs, that is.
     pub running: Option<(TaskHandle, DomainStatus)>,
 }
@@ -31,6 +34,7 @@ pub async fn find(shared: &Shared, domain: &str) -> Result<Found, Response> {
                 id,
                 name: view.status.name.clone(),
                 pairs: asks(&view.spec),
+                barred: barred(&view.spec),
                 running: Some((task, view.status)),
             });
         }
@@ -39,6 +43,7 @@ pub async fn find(shared: &Shared, domain: &str) -> Result<Found, Response> {
     Ok(Found {
         id,
         pairs: asks(&spec),
+        barred: barred(&spec),
         name: spec.name,
         running: None,
     })
@@ -50,12 +55,18 @@ fn asks(spec: &DomainSpec) -> Vec<PairAsk> {
         pool: pair.pool.clone(),
         // Hosts ask each other for VFs, not for what is done with them.
         policy: match pair.flavor() {
+            _ if pair.no_vf_because().is_some() => Policy::Never,
             Flavor::Virtual => Policy::Never,
             Flavor::Hybrid | Flavor::Indirect => pair.policy,
         },
         numa_nodes: spec.numa_nodes.clone(),
     };
     spec.pairs.iter().map(ask).collect()
+}
+
+fn barred(spec: &DomainSpec) -> BTreeMap<Mac, (Policy, String)> {
+    let why = |pair: &PairSpec| Some((pair.mac, (pair.policy, pair.no_vf_because()?)));
+    spec.pairs.iter().filter_map(why).collect()
 }
 
 async fn defined(shared: &Shared, domain: &str) -> Result<(DomainId, DomainSpec), Response> {

@@ -7,6 +7,7 @@ use super::find::{Found, find};
 use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_core::ids::PeerAddr;
+use hybond_core::spec::Policy;
 use hybond_peer::Patience;
 use hybond_vfio::PlugWay;
 use hybond_wire::control::{Check, DomainStatus, ErrorKind, Reserved, Response};
@@ -49,6 +50,7 @@ pub async fn check(shared: &Shared, domain: &str, to: PeerAddr) -> Response {
             }
             check.plug = Some(plug);
             check.pairs = pairs;
+            stay_on_standby(&found, &mut check);
             check.obstacles.extend(obstacles);
         }
         Ok(other) => return not_understood(shared, &to, ("check", ErrorKind::Failed), &other).await,
@@ -57,6 +59,22 @@ pub async fn check(shared: &Shared, domain: &str, to: PeerAddr) -> Response {
     }
     check.fit = fit(&check);
     Response::Check { check }
+}
+
+/// The other host was asked for no VF for those that can have none, and knows nothing of it.
+fn stay_on_standby(found: &Found, check: &mut Check) {
+    for pair in &mut check.pairs {
+        let Some((policy, why)) = found.barred.get(&pair.mac) else {
+            continue;
+        };
+        pair.policy = *policy;
+        let without = match policy {
+            Policy::Require => Fit::No,
+            Policy::Prefer | Policy::Never => Fit::Standby,
+        };
+        pair.fit = pair.fit.max(without);
+        pair.why.get_or_insert_with(|| why.clone());
+    }
 }
 
 /// Of all pairs the worst.
@@ -202,6 +220,32 @@ mod tests {
             obstacles: obstacles.iter().map(|text| (*text).to_owned()).collect(),
             notes: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_pair_that_can_have_no_vf_would_run_on_its_standby_there_or_not_at_all() {
+        let checked = |policy, fit| {
+            let mut check = check(&[fit], &[]);
+            let found = Found {
+                id: hybond_core::ids::DomainId::from_bytes([7; 16]),
+                name: "web".into(),
+                pairs: Vec::new(),
+                barred: [(
+                    check.pairs[0].mac,
+                    (policy, "it has an 802.1Qbg port profile".to_owned()),
+                )]
+                .into(),
+                running: None,
+            };
+            stay_on_standby(&found, &mut check);
+            let pair = &check.pairs[0];
+            assert_eq!((pair.policy, pair.vf.is_none()), (policy, true));
+            (pair.fit, pair.why.clone().expect("why"))
+        };
+        let why = "it has an 802.1Qbg port profile".to_owned();
+        assert_eq!(checked(Policy::Prefer, Fit::Vf), (Fit::Standby, why.clone()));
+        assert_eq!(checked(Policy::Require, Fit::Vf), (Fit::No, why.clone()));
+        assert_eq!(checked(Policy::Prefer, Fit::No).0, Fit::No, "its PF is down there");
     }
 
     #[test]

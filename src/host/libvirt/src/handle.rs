@@ -4,7 +4,7 @@ use crate::call::{Caller, Failure, Lane};
 use crate::error::LibvirtError;
 use crate::event::{self, Events};
 use crate::supervisor::{self, Link};
-use crate::{DomainState, Job, job, metadata, persistent, pidfile, state};
+use crate::{DomainState, Job, capabilities, job, metadata, persistent, pidfile, state};
 use hybond_core::ids::{DomainId, IfName, Mac, PeerAddr};
 use hybond_core::spec::DomainSpec;
 use hybond_domxml::PairChange;
@@ -146,6 +146,17 @@ impl Libvirt {
         let work = |connect: &Connect| Ok(connect.hostname()?);
         self.caller
             .run(("host name", Lane::Query), None, self.settings.query, work)
+            .await
+    }
+
+    /// The host's UUID, as libvirt has it; `None` where it has none.
+    ///
+    /// # Errors
+    /// See [`LibvirtError`].
+    pub async fn host_uuid(&self) -> Result<Option<[u8; 16]>, LibvirtError> {
+        let work = |connect: &Connect| Ok(capabilities::host_uuid(&connect.capabilities()?));
+        self.caller
+            .run(("host's UUID", Lane::Query), None, self.settings.query, work)
             .await
     }
 

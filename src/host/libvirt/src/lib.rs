@@ -13,6 +13,7 @@
 
 mod call;
 mod callbacks;
+mod capabilities;
 mod error;
 mod event;
 mod event_loop;

@@ -176,7 +176,7 @@ pub enum Error {
         pf: IfName,
         /// Number of the VF.
         index: u32,
-        /// `mac`, `vlan`, `trust`, `spoofchk` or `rate`.
+        /// `mac`, `vlan`, `trust`, `spoofchk`, `rate` or `port profile`.
         attribute: &'static str,
         /// What was set.
         wanted: String,
@@ -197,6 +197,53 @@ pub enum Error {
         attribute: &'static str,
         /// What was set.
         wanted: String,
+    },
+    /// The driver says nothing of what its VFs have.
+    #[error("VF {index} of {pf}: its driver does not report what its VFs have")]
+    VfsUnreported {
+        /// The PF.
+        pf: IfName,
+        /// Number of the VF.
+        index: u32,
+    },
+    /// The driver cannot associate a VF with a switch.
+    #[error(
+        "VF {index} of {pf} cannot be associated by port profile {profile:?}: its driver knows none (of Linux's own, Cisco's enic \
+         alone does); take the <virtualport> out of the domain where the switch does without, or make the pair one of flavor \
+         virtual"
+    )]
+    NoPortProfiles {
+        /// The PF.
+        pf: IfName,
+        /// Number of the VF.
+        index: u32,
+        /// The profile.
+        profile: String,
+    },
+    /// The switch, or the card for it, does not associate a VF.
+    #[error(
+        "VF {index} of {pf} is not associated by port profile {profile:?}: the answer is {answer}; see whether the switch has \
+         the profile, and for this port"
+    )]
+    PortRefused {
+        /// The PF.
+        pf: IfName,
+        /// Number of the VF.
+        index: u32,
+        /// The profile.
+        profile: String,
+        /// The kernel's answer.
+        answer: String,
+    },
+    /// An association cannot be taken away.
+    #[error("VF {index} of {pf} keeps its port profile: the answer is {answer}")]
+    PortKept {
+        /// The PF.
+        pf: IfName,
+        /// Number of the VF.
+        index: u32,
+        /// The kernel's answer.
+        answer: String,
     },
     /// The kernel acknowledged a change that is not there when read back.
     #[error(

@@ -1,15 +1,17 @@
-//! Network devices of a host, by rtnetlink: standbys (macvtaps), their VLAN sub-interfaces, the attributes that a PF
-//! keeps for its VFs, taps of emulated primaries, and link events.
+//! Network devices of a host, by rtnetlink: standbys (macvtaps), their VLAN sub-interfaces, the attributes and port profiles
+//! that a PF keeps for its VFs, taps of emulated primaries, and link events.
 //!
 //! Nothing is decided here. Each effect is idempotent ([`Change`] says whether anything had to be done), is read back
 //! after it was made, and waits for the kernel no longer than [`TIMEOUT`] per request. rtnetlink has breaking releases
 //! every few months: no type of it is in this crate's interface.
 
+mod associate;
 mod error;
 mod link;
 mod lower;
 mod multicast;
 mod node;
+mod port;
 mod request;
 mod standby;
 mod tap;
@@ -22,6 +24,7 @@ mod watch;
 pub use error::Error;
 pub use link::{Kind, Link};
 pub use lower::Lower;
+pub use port::{PortAssociation, PortSeen};
 pub use request::{Netlink, TIMEOUT};
 pub use standby::{StandbyLink, StandbySpec, VlanBelow};
 pub use vf::{VfConfig, VfState};

@@ -4,7 +4,7 @@
 //! stops at the first that fails. So each is a request of its own, an error names it, and all are read back. What
 //! already is as wanted is not set again: setting a MAC or VLAN resets the VF on several drivers, igb's among them.
 
-use crate::vf_list::{self, VfList};
+use crate::vf_list::VfList;
 use crate::{Change, Error, Netlink, Result};
 use hybond_core::ids::IfName;
 use rtnetlink::LinkUnspec;
@@ -61,28 +61,37 @@ impl Netlink {
     /// The VF's attributes.
     ///
     /// # Errors
-    /// [`Error::NoLink`] for the PF, [`Error::NoVf`].
+    /// [`Error::NoLink`] for the PF, [`Error::NoVf`], [`Error::VfsUnreported`].
     pub async fn vf(&self, pf: &IfName, index: u32) -> Result<VfState> {
-        let at = self.required(pf).await?.index;
-        let VfList { count, vfs } = vf_list::read(pf, at).await?;
+        let VfList { count, vfs, .. } = self.vf_list(pf).await?;
         let found = vfs.into_iter().find(|(number, _)| *number == index);
-        found.map(|(_, state)| state).ok_or_else(|| Error::NoVf {
-            pf: pf.clone(),
-            index,
-            count,
-        })
+        let pf = || pf.clone();
+        match found {
+            Some((_, state)) => Ok(state),
+            // Without `ndo_get_vf_config()` the kernel lists none of them (`rtnl_fill_vf()`).
+            None if index < count => Err(Error::VfsUnreported { pf: pf(), index }),
+            None => Err(Error::NoVf { pf: pf(), index, count }),
+        }
+    }
+
+    /// `None` where the driver reports nothing of its VFs.
+    async fn reported(&self, pf: &IfName, index: u32) -> Result<Option<VfState>> {
+        match self.vf(pf, index).await {
+            Err(Error::VfsUnreported { .. }) => Ok(None),
+            state => state.map(Some),
+        }
     }
 
     /// Sets the VF's attributes, those that differ, and reads them back.
     ///
     /// # Errors
-    /// [`Error::NoLink`], [`Error::NoVf`]; [`Error::Kernel`] and [`Error::VfDiffers`] name the attribute.
+    /// [`Error::NoLink`], [`Error::NoVf`]; [`Error::Kernel`], [`Error::VfDiffers`] and [`Error::VfUnreported`] name the attribute.
     pub async fn set_vf(&self, pf: &IfName, index: u32, config: &VfConfig) -> Result<Change> {
         if let Some(vlan) = config.vlan.filter(|vlan| *vlan > 4094) {
             return Err(Error::BadVlan { vlan });
         }
-        let before = self.vf(pf, index).await?;
-        let missing = differences(index, config, &before);
+        let before = self.reported(pf, index).await?;
+        let missing = differences(index, config, before.as_ref());
         if missing.is_empty() {
             return Ok(Change::AlreadyThere);
         }
@@ -95,9 +104,9 @@ impl Netlink {
             self.change_link(format!("set {attribute} of VF {index} of {pf} to {wanted}"), message)
                 .await?;
         }
-        let after = self.vf(pf, index).await?;
+        let after = self.reported(pf, index).await?;
         // What is known to differ is told before what nobody can tell.
-        let mut left = differences(index, config, &after);
+        let mut left = differences(index, config, after.as_ref());
         left.sort_by_key(|difference| difference.found.is_none());
         match left.into_iter().next() {
             None => Ok(Change::Made),
@@ -128,7 +137,8 @@ impl Netlink {
     }
 }
 
-fn differences(index: u32, config: &VfConfig, state: &VfState) -> Vec<Difference> {
+/// `state` is `None` where the driver reports nothing of its VFs: then all is set, and nobody can tell.
+fn differences(index: u32, config: &VfConfig, state: Option<&VfState>) -> Vec<Difference> {
     let mut list = Vec::new();
     let mut add = |attribute, wanted: String, found: Option<String>, set| {
         if found.as_ref() != Some(&wanted) {
@@ -142,33 +152,43 @@ fn differences(index: u32, config: &VfConfig, state: &VfState) -> Vec<Difference
     };
     if let Some(vlan) = config.vlan {
         let set = VfInfo::Vlan(VfInfoVlan::new(index, vlan.into(), 0));
-        add("vlan", vlan.to_string(), Some(state.vlan.to_string()), set);
+        add("vlan", vlan.to_string(), state.map(|state| state.vlan.to_string()), set);
     }
     if let Some(on) = config.spoofchk {
         let set = VfInfo::SpoofCheck(VfInfoSpoofCheck::new(index, on));
-        add("spoofchk", switch(on), state.spoofchk.map(switch), set);
+        add(
+            "spoofchk",
+            switch(on),
+            state.and_then(|state| state.spoofchk).map(switch),
+            set,
+        );
     }
     if let Some(on) = config.trust {
         let set = VfInfo::Trust(VfInfoTrust::new(index, on));
-        add("trust", switch(on), state.trust.map(switch), set);
+        add(
+            "trust",
+            switch(on),
+            state.and_then(|state| state.trust).map(switch),
+            set,
+        );
     }
     if config.min_tx_mbps.or(config.max_tx_mbps).is_some() {
         // The kernel takes both at once.
-        let min = config.min_tx_mbps.unwrap_or(state.min_tx_mbps);
-        let max = config.max_tx_mbps.unwrap_or(state.max_tx_mbps);
+        let min = config.min_tx_mbps.or(state.map(|state| state.min_tx_mbps)).unwrap_or(0);
+        let max = config.max_tx_mbps.or(state.map(|state| state.max_tx_mbps)).unwrap_or(0);
         let rate = |min: u32, max: u32| format!("{min} to {max} Mbit/s");
         let set = VfInfo::Rate(VfInfoRate::new(index, min, max));
         add(
             "rate",
             rate(min, max),
-            Some(rate(state.min_tx_mbps, state.max_tx_mbps)),
+            state.map(|state| rate(state.min_tx_mbps, state.max_tx_mbps)),
             set,
         );
     }
     // Last: a driver that resets the VF for its address applies the rest with it.
     if let Some(mac) = config.mac {
         let set = VfInfo::Mac(VfInfoMac::new(index, &mac));
-        add("mac", octets(mac), Some(octets(state.mac)), set);
+        add("mac", octets(mac), state.map(|state| octets(state.mac)), set);
     }
     list
 }
@@ -177,7 +197,7 @@ fn switch(on: bool) -> String {
     if on { "on" } else { "off" }.to_owned()
 }
 
-fn octets(mac: [u8; 6]) -> String {
+pub(crate) fn octets(mac: [u8; 6]) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
@@ -200,9 +220,12 @@ mod tests {
             spoofchk: Some(true),
             ..VfConfig::default()
         };
-        let names: Vec<_> = differences(0, &config, &state).iter().map(|d| d.attribute).collect();
+        let names: Vec<_> = differences(0, &config, Some(&state))
+            .iter()
+            .map(|d| d.attribute)
+            .collect();
         assert_eq!(names, ["trust", "mac"]);
-        assert!(differences(0, &VfConfig::default(), &state).is_empty());
+        assert!(differences(0, &VfConfig::default(), Some(&state)).is_empty());
     }
 
     #[test]
@@ -216,11 +239,25 @@ mod tests {
                 trust,
                 ..VfState::default()
             };
-            differences(0, &off, &state).into_iter().map(|d| d.found).next()
+            differences(0, &off, Some(&state)).into_iter().map(|d| d.found).next()
         };
         assert_eq!(found(Some(false)), None, "as wanted");
         assert_eq!(found(None), Some(None), "nobody can tell");
         assert_eq!(found(Some(true)), Some(Some("on".to_owned())));
+    }
+
+    #[test]
+    fn of_a_driver_that_reports_nothing_of_its_vfs_all_is_set_and_nothing_is_taken_for_set() {
+        let clear = VfConfig {
+            mac: Some([0; 6]),
+            vlan: Some(0),
+            ..VfConfig::default()
+        };
+        let unreported = differences(0, &clear, None);
+        let names: Vec<_> = unreported.iter().map(|d| d.attribute).collect();
+        assert_eq!(names, ["vlan", "mac"]);
+        assert!(unreported.iter().all(|d| d.found.is_none()));
+        assert!(differences(0, &clear, Some(&VfState::default())).is_empty());
     }
 
     #[test]
@@ -233,7 +270,7 @@ mod tests {
             max_tx_mbps: Some(1000),
             ..VfConfig::default()
         };
-        let rates = differences(0, &config, &state);
+        let rates = differences(0, &config, Some(&state));
         let [rate] = rates.as_slice() else { panic!("one") };
         assert_eq!(rate.wanted, "100 to 1000 Mbit/s");
         assert!(
@@ -243,7 +280,7 @@ mod tests {
                     max_tx_mbps: Some(0),
                     ..config
                 },
-                &state
+                Some(&state)
             )
             .is_empty()
         );

@@ -1,6 +1,7 @@
 //! What a PF says of its VFs, decoded here and not by netlink-packet-route: that folds "the driver does not report it"
 //! into "off" for trust and spoof check, and drops the whole answer where one attribute of one VF is new to it.
 
+use crate::port::{self, IFLA_VF_PORTS, PortSeen};
 use crate::request::TIMEOUT;
 use crate::{Error, Result, VfState};
 use futures::StreamExt;
@@ -63,6 +64,8 @@ pub(crate) struct VfList {
     pub count: u32,
     /// Number and state of each that the driver reports.
     pub vfs: Vec<(u32, VfState)>,
+    /// Number and port of each that the driver reports: none where it knows no port profiles.
+    pub ports: Vec<(u32, PortSeen)>,
 }
 
 /// Asks the PF of that index for its VFs, on a connection of its own that ends with this call.
@@ -125,6 +128,7 @@ fn decode(payload: &[u8]) -> std::result::Result<VfList, DecodeError> {
     let mut list = VfList {
         count: 0,
         vfs: Vec::new(),
+        ports: Vec::new(),
     };
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
@@ -135,6 +139,7 @@ fn decode(payload: &[u8]) -> std::result::Result<VfList, DecodeError> {
                     list.vfs.extend(decode_vf(vf?.value())?);
                 }
             }
+            IFLA_VF_PORTS => list.ports = port::decode(attribute.value())?,
             _ => {}
         }
     }

@@ -102,3 +102,41 @@ fn a_guest_that_is_found_on_its_standby_after_a_restart_is_told_of_too() {
     assert_eq!(guest.poll(0), None);
     assert!(guest.degraded(mac()).is_some_and(|why| why.contains(WHY)));
 }
+
+#[test]
+fn a_vf_that_the_card_or_the_switch_does_not_associate_is_not_plugged_and_the_reason_is_told() {
+    let profile = "web".parse().expect("a profile");
+    let mut record = record(Stage::Running);
+    record.spec = kept(Policy::Prefer, PortProfile::Qbh { profile });
+    let mut guest = Guest::new(record, Settings::default());
+    expect(&mut guest, 0, Action::Look { libvirt: true }, Outcome::Looked(runs()));
+    guest.handle(0, Event::AgentHello([(mac(), agent(false, false))].into()));
+    confirmed(&mut guest, 0);
+    assert_eq!(guest.poll(0), Some(prepare_vf()));
+    let why = "VF 0 of pf0 cannot be associated by port profile \"web\": its driver knows none";
+    guest.complete(0, Err(failure(why)));
+    // What was begun is taken back: an association that the switch may have made all the same, too.
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    assert_eq!(guest.degraded(mac()), Some(why));
+    assert!(guest.is_settled() && !guest.is_plugged(mac()));
+    guest.handle(1, Event::Request(Token(1), Request::Plug));
+    let mut asked = 0;
+    let refused = loop {
+        match guest.poll(1) {
+            Some(Action::Answer { answer, .. }) => break answer,
+            Some(Action::PrepareVf { .. }) => {
+                asked += 1;
+                guest.complete(1, Err(failure(why)));
+            }
+            Some(Action::Lease(_)) => guest.complete(1, Ok(Outcome::Leased(lease()))),
+            Some(Action::LookAtJob) => guest.complete(1, Ok(Outcome::Job(DomainSeen::Active, Job::None))),
+            Some(Action::ResetVf(_)) => guest.complete(1, Ok(Outcome::Done)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        (asked, refused),
+        (1, Answer::Refused(why.into())),
+        "tried once, and told"
+    );
+}
