@@ -393,6 +393,12 @@ impl Adapters {
             vlan: sets.then(|| vlan.unwrap_or(0)),
             ..of_pool(pool.as_ref())
         };
+        if let Some(profile) = profile {
+            // Before anything is done to a VF that cannot be had, as often as it is tried.
+            let (pf, index) = (&lease.vf.pf, lease.vf.index);
+            let knows = self.netlink.expect_port_profiles(pf, index, profile).await;
+            knows.map_err(failure)?;
+        }
         // Not even looked at where there is nothing to set: the driver that knows port profiles need not report its VFs.
         if config != VfConfig::default() {
             self.netlink

@@ -4,7 +4,7 @@
 use crate::port::{self, IFLA_VF_PORTS, PortAssociation, PortSeen, Verdict};
 use crate::vf_list::{self, VfList};
 use crate::{Change, Error, Netlink, Result};
-use hybond_core::ids::IfName;
+use hybond_core::ids::{IfName, ProfileName};
 use nix::libc;
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::DefaultNla;
@@ -35,6 +35,17 @@ impl Netlink {
         Ok(port_of(&list, index).cloned())
     }
 
+    /// Whether the VF could be associated, as far as the driver shows without being asked for it.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`] for the PF, [`Error::NoPortProfiles`].
+    pub async fn expect_port_profiles(&self, pf: &IfName, index: u32, profile: &ProfileName) -> Result<()> {
+        if self.vf_list(pf).await?.knows_no_ports(index) {
+            return Err(no_port_profiles(pf, index, profile));
+        }
+        Ok(())
+    }
+
     /// Gives the VF its address, has it associated, and waits for the switch's answer. Asked again even if it is associated
     /// already: what the switch has meanwhile is not known here. Not to be done while the VF is in use.
     ///
@@ -56,11 +67,7 @@ impl Netlink {
         let ports = DefaultNla::new(IFLA_VF_PORTS, port::associate(index, wanted));
         match self.of_vf(pf, doing, LinkAttribute::Other(ports)).await {
             Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {
-                return Err(Error::NoPortProfiles {
-                    pf: pf.clone(),
-                    index,
-                    profile: profile.to_owned(),
-                });
+                return Err(no_port_profiles(pf, index, &wanted.profile));
             }
             sent => sent?,
         }
@@ -152,8 +159,16 @@ impl Netlink {
     }
 }
 
+fn no_port_profiles(pf: &IfName, index: u32, profile: &ProfileName) -> Error {
+    Error::NoPortProfiles {
+        pf: pf.clone(),
+        index,
+        profile: profile.to_string(),
+    }
+}
+
 fn port_of(list: &VfList, index: u32) -> Option<&PortSeen> {
-    let mut ports = list.ports.iter();
+    let mut ports = list.ports.iter().flatten();
     ports.find(|(vf, _)| *vf == index).map(|(_, port)| port)
 }
 

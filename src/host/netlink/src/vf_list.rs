@@ -64,8 +64,16 @@ pub(crate) struct VfList {
     pub count: u32,
     /// Number and state of each that the driver reports.
     pub vfs: Vec<(u32, VfState)>,
-    /// Number and port of each that the driver reports: none where it knows no port profiles.
-    pub ports: Vec<(u32, PortSeen)>,
+    /// Number and port of each that the driver reports. `None` where it knows no port profiles: of one that does, the kernel
+    /// lists what there is, though it be nothing (`rtnl_vf_ports_fill()`).
+    pub ports: Option<Vec<(u32, PortSeen)>>,
+}
+
+impl VfList {
+    /// The driver has nothing to associate this VF with.
+    pub fn knows_no_ports(&self, index: u32) -> bool {
+        self.ports.is_none() && index < self.count
+    }
 }
 
 /// Asks the PF of that index for its VFs, on a connection of its own that ends with this call.
@@ -128,7 +136,7 @@ fn decode(payload: &[u8]) -> std::result::Result<VfList, DecodeError> {
     let mut list = VfList {
         count: 0,
         vfs: Vec::new(),
-        ports: Vec::new(),
+        ports: None,
     };
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
@@ -139,7 +147,7 @@ fn decode(payload: &[u8]) -> std::result::Result<VfList, DecodeError> {
                     list.vfs.extend(decode_vf(vf?.value())?);
                 }
             }
-            IFLA_VF_PORTS => list.ports = port::decode(attribute.value())?,
+            IFLA_VF_PORTS => list.ports = Some(port::decode(attribute.value())?),
             _ => {}
         }
     }
@@ -232,6 +240,18 @@ mod tests {
             ..VfState::default()
         };
         assert_eq!(list.vfs, [(3, expected)]);
+    }
+
+    #[test]
+    fn a_driver_without_port_profiles_is_told_from_one_that_has_none_associated() {
+        let mut payload = vec![0; IFINFOMSG_LEN];
+        payload.extend(attribute(IFLA_NUM_VF, &words(&[7])));
+        let list = decode(&payload).expect("well formed");
+        assert!(list.ports.is_none() && list.knows_no_ports(3));
+        assert!(!list.knows_no_ports(7), "of a VF that is not there nothing is known");
+        payload.extend(attribute(IFLA_VF_PORTS, &[]));
+        let list = decode(&payload).expect("well formed");
+        assert!(list.ports.as_ref().is_some_and(Vec::is_empty) && !list.knows_no_ports(3));
     }
 
     #[test]
