@@ -25,6 +25,7 @@ pub mod scenario;
 pub mod soak;
 pub mod tier2;
 pub mod tier2_hybond;
+pub mod tier2_modular;
 pub mod tier3;
 
 pub use domain::Domain;
