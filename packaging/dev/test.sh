@@ -48,8 +48,10 @@ suite() {
         limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?
         return "$status"
         ;;
+    # The first time, libvirt's modular daemons are compiled for it.
     hosts)
-        limit 30m cargo test --locked --no-fail-fast -p hybond-lab --test hosts -- --include-ignored --test-threads=1 --nocapture
+        limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test hosts --test modular \
+            -- --include-ignored --test-threads=1 --nocapture
         ;;
     tier3)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 -- --include-ignored --test-threads=1 --nocapture

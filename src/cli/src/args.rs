@@ -173,7 +173,7 @@ pub enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
-    /// Show how this host plugs VFs, and whom its peers reach it as
+    /// Show how this host plugs VFs, whom its peers reach it as, and which libvirt it has
     Host,
     /// Change a pair's policy, at once, or its VLAN
     #[command(long_about = SET, after_help = SET_EXAMPLES)]

@@ -8,7 +8,8 @@ use hybond_core::ids::PoolName;
 use hybond_core::spec::{Flavor, Policy};
 use hybond_wire::agent;
 use hybond_wire::control::{
-    DomainStatus, HandoverStatus, HostStatus, PairStatus, PoolStatus, Request, ReservationStatus, Response, VfStatus,
+    DomainStatus, HandoverStatus, HostStatus, LibvirtStatus, PairStatus, PoolStatus, Request, ReservationStatus,
+    Response, VfStatus,
 };
 use serde::Serialize;
 use std::path::Path;
@@ -244,12 +245,18 @@ pub fn host(socket: &Path, output: &Output) -> Result<(), Failure> {
 }
 
 fn host_text(host: &HostStatus) -> String {
-    let mut text = table(&[
+    let mut rows = vec![
         vec!["release".to_owned(), plain(&host.release)],
         vec!["peers reach it as".to_owned(), host.peer.to_string()],
         vec!["plugs VFs by".to_owned(), plain(&host.plug)],
         vec!["because".to_owned(), plain(&host.plug_reason)],
-    ]);
+    ];
+    rows.extend(
+        host.libvirt
+            .as_ref()
+            .map(|libvirt| vec!["libvirt".to_owned(), libvirt_text(libvirt)]),
+    );
+    let mut text = table(&rows);
     text += &handover_text(&host.handover.iter().collect::<Vec<_>>(), true);
     if host.plug == "libvirt" {
         text.push_str(
@@ -257,4 +264,15 @@ fn host_text(host: &HostStatus) -> String {
         );
     }
     text
+}
+
+fn libvirt_text(libvirt: &LibvirtStatus) -> String {
+    let daemon = libvirt
+        .daemon
+        .as_deref()
+        .map_or_else(String::new, |daemon| format!("{}, ", plain(daemon)));
+    match &libvirt.problem {
+        None => format!("{daemon}connected at {}", plain(&libvirt.uri)),
+        Some(problem) => format!("{daemon}not connected at {}: {}", plain(&libvirt.uri), plain(problem)),
+    }
 }

@@ -5,8 +5,8 @@ mod common;
 use common::{Daemon, hybondctl};
 use hybond_wire::agent;
 use hybond_wire::control::{
-    Check, DomainStatus, ErrorKind, HandoverStatus, HostStatus, LeaseStatus, PairStatus, Phase, PoolStatus, Request,
-    ReservationStatus, Reserved, Response, Run, VfStatus,
+    Check, DomainStatus, ErrorKind, HandoverStatus, HostStatus, LeaseStatus, LibvirtStatus, PairStatus, Phase,
+    PoolStatus, Request, ReservationStatus, Reserved, Response, Run, VfStatus,
 };
 use hybond_wire::peer::{Fit, Held, PairFit};
 use std::path::Path;
@@ -158,6 +158,11 @@ fn about(plug: &str) -> Response {
             peer: "node1.example.org:16515".parse().expect("a peer"),
             plug: plug.to_owned(),
             plug_reason: "the kernel has no iommufd".to_owned(),
+            libvirt: Some(LibvirtStatus {
+                uri: "qemu:///system".to_owned(),
+                daemon: (plug == "group").then(|| "virtqemud".to_owned()),
+                problem: (plug != "group").then(|| "Failed to connect socket".to_owned()),
+            }),
             handover: handover(),
         },
     }
@@ -171,6 +176,7 @@ release            0.1.0
 peers reach it as  node1.example.org:16515
 plugs VFs by       group
 because            the kernel has no iommufd
+libvirt            virtqemud, connected at qemu:///system
 
 how MACs are handed over:
 enp1s0f0 (igb): set_mac = \"before-plug\", clear_mac = true, standby = \"keep\"
@@ -182,6 +188,8 @@ enp1s0f0 (igb): set_mac = \"before-plug\", clear_mac = true, standby = \"keep\"
         text.contains("use 'hybondctl migrate', or 'hybondctl drain' first"),
         "{text}"
     );
+    let without = "libvirt            not connected at qemu:///system: Failed to connect socket\n";
+    assert!(text.contains(without), "{text}");
 }
 
 #[test]

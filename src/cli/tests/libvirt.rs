@@ -185,6 +185,7 @@ fn host(plug: &str) -> Response {
             peer: "node1".parse().expect("a peer"),
             plug: plug.to_owned(),
             plug_reason: "set in the configuration".to_owned(),
+            libvirt: None,
             handover: Vec::new(),
         },
     }

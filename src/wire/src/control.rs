@@ -330,9 +330,25 @@ pub struct HostStatus {
     pub plug: String,
     /// Why this way and not a better one.
     pub plug_reason: String,
+    /// libvirt on this host; `None` from a release that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt: Option<LibvirtStatus>,
     /// How MACs are handed over on each PF of a pool.
     #[serde(default)]
     pub handover: Vec<HandoverStatus>,
+}
+
+/// libvirt, as hybondd finds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LibvirtStatus {
+    /// Where hybondd asks.
+    pub uri: String,
+    /// Who has this host's guests: `virtqemud` or `libvirtd`; `None` where neither runs, or that cannot be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<String>,
+    /// Why there is no connection; `None` while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// One start, migration, drain or plug of a domain, as seen by this host.

@@ -4,27 +4,29 @@
 # daemons and nothing else: drivers and libraries are those of the packages.
 . "$(dirname "$0")/lib.sh"
 rootfs=$("$IMAGES/rootfs.sh")
-artifact modular "$rootfs"
+# shellcheck disable=SC2016 # dpkg-query's own placeholder
+version=$(dpkg-query --admindir="$rootfs/root/var/lib/dpkg" -W -f '${source:Version}' libvirt-daemon)
+# A root file system that is made anew may have a newer libvirt, and is called the same.
+artifact modular "$rootfs" "$version"
 
 mkdir -p "$work/upper" "$work/overlay" "$work/root"
 root=$work/root
 mount -t overlay overlay -o "lowerdir=$rootfs/root,upperdir=$work/upper,workdir=$work/overlay" "$root"
 mount_for_chroot "$root"
 cp --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
-sed -n 's/^deb /deb-src /p' "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/*.list 2>/dev/null \
-    >"$work/sources.list" || true
-[ -s "$work/sources.list" ] || die "$rootfs has no one-line sources of packages"
-mv "$work/sources.list" "$root/etc/apt/sources.list.d/source.list"
+# mmdebstrap puts what rootfs.sh has written there.
+sources=$root/etc/apt/sources.list.d
+find "$sources" -name '*.list' -exec sed -n 's/^deb /deb-src /p' {} + >"$work/sources"
+[ -s "$work/sources" ] || die "$rootfs has no one-line sources of packages"
+mv "$work/sources" "$sources/sources.list"
 export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2016 # dpkg-query's own placeholder
-version=$(chroot "$root" dpkg-query -W -f '${source:Version}' libvirt-daemon)
-progress "installing a compiler, and the source of libvirt $version (about 100 MB)"
+progress "installing a compiler, and the source of libvirt $version (about 130 MB)"
 run_logged "$work/build.log" chroot "$root" apt-get -q update
 run_logged "$work/build.log" chroot "$root" apt-get -y -q --no-install-recommends install \
-    gcc libc6-dev meson ninja-build pkg-config dpkg-dev python3 xsltproc rpcsvc-proto gettext \
-    libglib2.0-dev libgnutls28-dev libxml2-dev libxml2-utils libtirpc-dev libjson-c-dev
+    gcc libc6-dev meson ninja-build pkgconf patch perl python3 xsltproc libxml2-utils rpcsvc-proto gettext \
+    libglib2.0-dev libgnutls28-dev libxml2-dev libtirpc-dev libjson-c-dev libnl-3-dev libnl-route-3-dev
 # apt holds each file against the signed index before it puts it there. Some mirrors have the archives only, and not the small
-# files beside them; those are not needed.
+# file that describes them; that one is not needed.
 chroot "$root" sh -c "cd /usr/src && apt-get -q source --download-only 'libvirt=$version'" >>"$work/build.log" 2>&1 || true
 mkdir "$root/usr/src/libvirt"
 unpack() {
@@ -41,7 +43,7 @@ progress "compiling (some minutes)"
 run_logged "$work/build.log" chroot "$root" meson setup /usr/src/build /usr/src/libvirt \
     --prefix=/usr --sysconfdir=/etc --localstatedir=/var --libdir=lib/x86_64-linux-gnu --buildtype=plain \
     -Drunstatedir=/run -Dauto_features=disabled -Ddriver_qemu=enabled -Ddriver_remote=enabled -Ddriver_libvirtd=enabled \
-    -Djson_c=enabled -Dremote_default_mode=legacy -Dinit_script=none
+    -Djson_c=enabled -Dlibnl=enabled -Dremote_default_mode=legacy -Dinit_script=none
 run_logged "$work/build.log" chroot "$root" ninja -C /usr/src/build src/virtqemud src/virtproxyd
 cp "$root"/usr/src/build/src/virtqemud "$root"/usr/src/build/src/virtproxyd "$work/"
 strip "$work/virtqemud" "$work/virtproxyd"

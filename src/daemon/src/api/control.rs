@@ -7,9 +7,10 @@ use crate::adapters::chain;
 use crate::shared::Shared;
 use hybond_core::guest::{Answer, Request as Ask};
 use hybond_core::ids::{DomainId, Mac};
+use hybond_libvirt::Libvirt;
 use hybond_wire::control::{
-    DomainStatus, ErrorKind, HostStatus, LeaseStatus, PoolStatus, REQUEST_LIMIT, RESPONSE_LIMIT, Request,
-    ReservationStatus, Response, Run, VfStatus,
+    DomainStatus, ErrorKind, HostStatus, LeaseStatus, LibvirtStatus, PoolStatus, REQUEST_LIMIT, RESPONSE_LIMIT,
+    Request, ReservationStatus, Response, Run, VfStatus,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,7 @@ async fn connection(shared: &Arc<Shared>, about: &About, mut stream: UnixStream)
                 peer: shared.adapters.me.clone(),
                 plug: shared.adapters.way.to_string(),
                 plug_reason: about.plug_reason.clone(),
+                libvirt: Some(libvirt(&shared.adapters.libvirt)),
                 handover: shared.adapters.handovers(None),
             },
         },
@@ -99,6 +101,14 @@ async fn connection(shared: &Arc<Shared>, about: &About, mut stream: UnixStream)
         Request::Watch { domain } => return watch(shared, &mut stream, &domain).await,
     };
     socket::write(&mut stream, &response, RESPONSE_LIMIT).await
+}
+
+fn libvirt(libvirt: &Libvirt) -> LibvirtStatus {
+    LibvirtStatus {
+        uri: libvirt.uri().to_owned(),
+        daemon: libvirt.daemon().map(str::to_owned),
+        problem: libvirt.disconnected_because(),
+    }
 }
 
 pub(super) fn failed(kind: ErrorKind, message: String) -> Response {

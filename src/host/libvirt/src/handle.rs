@@ -108,6 +108,19 @@ impl Libvirt {
         self.link.session().err()
     }
 
+    /// Where libvirt is asked.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        self.link.uri()
+    }
+
+    /// Which of libvirt's daemons has this host's QEMUs now, `virtqemud` or `libvirtd`. `None` where neither runs, or libvirt
+    /// is not asked for this host's guests.
+    #[must_use]
+    pub fn daemon(&self) -> Option<&'static str> {
+        pidfile::daemon(self.link.uri())
+    }
+
     /// The domains that have a QEMU, with their names.
     ///
     /// # Errors
