@@ -5,7 +5,7 @@ use crate::cache;
 use crate::machine::Machine;
 use crate::tier2::Node;
 use anyhow::Result;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A daemon comes up and goes within this.
@@ -19,7 +19,7 @@ const DAEMONS: [&str; 2] = ["virtqemud", "virtproxyd"];
 pub struct Modular {
     /// Held for as long as they may be copied from here.
     _held: cache::Lock,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
 }
 
 impl Modular {
