@@ -183,6 +183,8 @@ impl Daemon {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for (what, script) in [
             ("hybondd", format!("cat {LOG}")),
+            // Whichever of its daemons the host has.
+            ("libvirt", "tail -v -n +1 /var/log/libvirt/*.log".to_owned()),
             // Of QEMU, and of the guests' consoles, where their agents speak.
             ("qemu", "tail -v -n +1 /var/log/libvirt/qemu/*.log".to_owned()),
             (
