@@ -151,7 +151,9 @@ impl Qmp {
     /// As [`Qmp::command`].
     pub async fn announce_arrival_once(&self) -> Result<(), QmpError> {
         let rounds = json!({ "announce-rounds": 1 });
-        self.command("migrate-set-parameters", rounds, None, QUICK).await.map(drop)
+        self.command("migrate-set-parameters", rounds, None, QUICK)
+            .await
+            .map(drop)
     }
 
     /// Ids of all devices that were given one.
