@@ -251,8 +251,11 @@ impl Pair {
     /// # Errors
     /// A process or a namespace cannot be removed.
     pub fn down(mut self) -> Result<()> {
-        self.owner = None;
-        self.place.clear()
+        // Whoever waits for the lab takes it as soon as the lock is free.
+        let owner = self.owner.take();
+        let cleared = self.place.clear();
+        drop(owner);
+        cleared
     }
 
     /// Ends what an interrupted run has left.

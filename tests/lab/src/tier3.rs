@@ -219,8 +219,11 @@ impl Lab {
     /// # Errors
     /// A process or a namespace of it cannot be removed.
     pub fn down(mut self) -> Result<()> {
-        self.owner = None;
-        self.place.clear()
+        // Whoever waits for the lab takes it as soon as the lock is free.
+        let owner = self.owner.take();
+        let cleared = self.place.clear();
+        drop(owner);
+        cleared
     }
 
     /// Ends a lab that was left up, or whatever an interrupted run has left.

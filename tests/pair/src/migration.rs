@@ -4,8 +4,9 @@ use crate::libvirt::{Hook, Kind, Step};
 use crate::world::World;
 use hybond_core::Millis;
 use hybond_core::guest::{Event, Job, MigrationSeen};
-use hybond_core::ids::DomainId;
+use hybond_core::ids::{DomainId, Mac};
 use hybond_core::pool::Lease;
+use hybond_core::spec::Policy;
 
 /// Within which an administrator's word may still be the reason for a missing lease.
 const TOUCHED: Millis = 200_000;
@@ -159,10 +160,17 @@ impl World {
         }
         let record = self.hosts[host].disk.get(&id);
         let has = |mac| record.and_then(|record| record.pairs.get(mac)?.lease.as_ref());
+        // With policy "never", a lease from before the policy was set goes back as soon as it is found, migration or not.
+        let gives_back = |mac: &Mac| {
+            let pairs = record.into_iter().flat_map(|record| &record.spec.pairs);
+            pairs
+                .into_iter()
+                .any(|pair| pair.mac == *mac && pair.policy == Policy::Never)
+        };
         let lost = operation
             .had
             .iter()
-            .find(|(mac, vf)| has(mac).is_none_or(|lease| lease.vf.id != *vf));
+            .find(|(mac, vf)| !gives_back(mac) && has(mac).is_none_or(|lease| lease.vf.id != *vf));
         if let Some((_, vf)) = lost {
             let text = format!("{id} stays on host{host}, and has lost {vf}");
             self.violate(text);
