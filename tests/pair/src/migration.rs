@@ -162,10 +162,8 @@ impl World {
         let has = |mac| record.and_then(|record| record.pairs.get(mac)?.lease.as_ref());
         // With policy "never", a lease from before the policy was set goes back as soon as it is found, migration or not.
         let gives_back = |mac: &Mac| {
-            let pairs = record.into_iter().flat_map(|record| &record.spec.pairs);
-            pairs
-                .into_iter()
-                .any(|pair| pair.mac == *mac && pair.policy == Policy::Never)
+            let mut pairs = record.into_iter().flat_map(|record| &record.spec.pairs);
+            pairs.any(|pair| pair.mac == *mac && pair.policy == Policy::Never)
         };
         let lost = operation
             .had

@@ -116,16 +116,7 @@ impl Qmp {
     /// # Errors
     /// As [`Qmp::command`].
     pub async fn announce_self(&self) -> Result<(), QmpError> {
-        // QEMU's own defaults for the announcement after a migration (`migrate_announce_params()`).
-        let command = qmp::announce_self(qmp::AnnounceParameters {
-            id: None,
-            interfaces: None,
-            initial: 50,
-            max: 550,
-            rounds: 5,
-            step: 100,
-        });
-        self.execute(&command, QUICK).await.map(drop)
+        self.announce(5).await
     }
 
     /// Ends the announcement that [`Qmp::announce_self`] has begun, if it goes on.
@@ -133,13 +124,18 @@ impl Qmp {
     /// # Errors
     /// As [`Qmp::command`].
     pub async fn end_announcement(&self) -> Result<(), QmpError> {
-        // No rounds: QEMU deletes the timer instead of starting it (`qemu_announce_self()` in net/announce.c).
+        // QEMU deletes the timer instead of starting it (`qemu_announce_self()` in net/announce.c).
+        self.announce(0).await
+    }
+
+    async fn announce(&self, rounds: i64) -> Result<(), QmpError> {
+        // QEMU's own defaults for the announcement after a migration (`migrate_announce_params()`).
         let command = qmp::announce_self(qmp::AnnounceParameters {
             id: None,
             interfaces: None,
             initial: 50,
             max: 550,
-            rounds: 0,
+            rounds,
             step: 100,
         });
         self.execute(&command, QUICK).await.map(drop)
