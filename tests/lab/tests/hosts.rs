@@ -4,7 +4,9 @@
 use anyhow::{Result, ensure};
 use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
-use hybond_lab::tier2_hybond::{CLEAN, Daemon, Hybrid, POOL, boot_id, end, nothing_is_left, on_its_vf, on_stage};
+use hybond_lab::tier2_hybond::{
+    CLEAN, Daemon, Hybrid, POOL, boot_id, end, moved, nothing_is_left, on_its_vf, on_stage,
+};
 use std::time::Duration;
 
 /// Guests are saved and started again one after the other.
@@ -25,8 +27,7 @@ fn after_a_migration_the_persistent_xml_names_the_destinations_pf() -> Result<()
             "as it was defined"
         );
 
-        let moved = guest.migrate(src, dst)?;
-        ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
+        guest.moves(src, dst)?;
         let there = on_its_vf(&guest, dst)?;
         let pf = there.pf.as_ref().map(|pf| pf.as_str()).unwrap_or_default();
         ensure!(sources(dst, "settler", "")? == pf, "the standby of the running guest");
@@ -133,20 +134,12 @@ fn a_guest_goes_between_a_host_that_gives_qemu_a_dev_of_its_own_and_one_that_doe
         on_its_vf(&guest, src)?;
         ensure!(!has_dev_of_its_own(src, "roamer")?, "on src");
         for (from, to) in [(src, dst), (dst, src)] {
-            let moved = guest.migrate(from, to)?;
-            ensure!(
-                moved.success(),
-                "virsh migrate to {}: {}",
-                to.name(),
-                moved.stderr.trim()
-            );
-            on_its_vf(&guest, to)?;
+            moved(&guest, from, to)?;
             ensure!(
                 has_dev_of_its_own(to, "roamer")? == (to.name() == "dst"),
                 "on {}",
                 to.name()
             );
-            nothing_is_left(from)?;
         }
         end(src, &["roamer"])?;
         daemons.into_iter().try_for_each(Daemon::stop)

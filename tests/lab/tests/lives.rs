@@ -5,8 +5,8 @@ use anyhow::{Result, ensure};
 use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
 use hybond_lab::tier2_hybond::{
-    BOOT, CLEAN, Daemon, Hybrid, POOL, PoolOn, boot_id, booted_again, configured, end, nothing_is_left, on_its_vf,
-    on_stage, same_vf,
+    BOOT, CLEAN, Daemon, Hybrid, POOL, PoolOn, boot_id, booted_again, configured, end, moved, nothing_is_left,
+    on_its_vf, on_stage, same_vf,
 };
 use hybond_wire::agent::Path;
 
@@ -84,10 +84,7 @@ fn libvirtd_is_restarted_under_a_running_guest_which_stays_on_its_vf_and_migrate
         );
         ensure!(boot_id(&guest, src)? == boot, "the guest has booted again");
 
-        let moved = guest.migrate(src, dst)?;
-        ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
-        on_its_vf(&guest, dst)?;
-        nothing_is_left(src)?;
+        moved(&guest, src, dst)?;
         end(dst, &["steady"])?;
         daemons.into_iter().try_for_each(Daemon::stop)
     })
@@ -195,8 +192,7 @@ fn a_domain_with_two_pairs_has_a_vf_of_each_pool_wherever_it_is() -> Result<()> 
         each_pair_is_on_its_pf(&guest, src)?;
 
         for (from, to) in [(src, dst), (dst, src)] {
-            let moved = guest.migrate(from, to)?;
-            ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
+            guest.moves(from, to)?;
             each_pair_is_on_its_pf(&guest, to)?;
             nothing_is_left(from)?;
         }

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
-use hybond_lab::tier2_hybond::{CLEAN, Daemon, Hybrid, boot_id, end, nothing_is_left, on_its_vf, on_stage, same_vf};
+use hybond_lab::tier2_hybond::{CLEAN, Daemon, Hybrid, boot_id, end, moved, on_its_vf, on_stage, same_vf};
 use hybond_lab::tier2_modular::{Modular, renew};
 
 /// Goes by virtproxyd, where the library would by itself turn to virtqemud.
@@ -38,21 +38,15 @@ fn a_guest_goes_between_hosts_with_modular_daemons_and_stays_on_its_vf_over_thei
             ensure!(same_vf(&first, &after), "another VF after virtqemud's end by {signal}");
         }
 
-        let moved = guest.migrate(src, dst)?;
-        ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
-        let there = on_its_vf(&guest, dst)?;
-        nothing_is_left(src)?;
+        let there = moved(&guest, src, dst)?;
         for daemon in ["virtproxyd", "virtqemud"] {
             renewed(dst, &destination, daemon, "TERM")?;
             let after = on_its_vf(&guest, dst)?;
             ensure!(same_vf(&there, &after), "another VF after {daemon}'s restart");
         }
 
-        let moved = guest.migrate(dst, src)?;
-        ensure!(moved.success(), "virsh migrate back: {}", moved.stderr.trim());
-        on_its_vf(&guest, src)?;
+        moved(&guest, dst, src)?;
         ensure!(boot_id(&guest, src)? == boot, "the guest has booted again");
-        nothing_is_left(dst)?;
         end(src, &["modern"])?;
         source.stop()?;
         destination.stop()
@@ -73,15 +67,7 @@ fn a_guest_goes_between_a_host_with_libvirtd_and_one_with_modular_daemons() -> R
         on_its_vf(&guest, src)?;
         let boot = boot_id(&guest, src)?;
         for (from, to) in [(src, dst), (dst, src)] {
-            let moved = guest.migrate(from, to)?;
-            ensure!(
-                moved.success(),
-                "virsh migrate to {}: {}",
-                to.name(),
-                moved.stderr.trim()
-            );
-            on_its_vf(&guest, to)?;
-            nothing_is_left(from)?;
+            moved(&guest, from, to)?;
         }
         ensure!(boot_id(&guest, src)? == boot, "the guest has booted again");
         end(src, &["mixed"])?;

@@ -60,13 +60,7 @@ fn play(pair: &Pair, programs: &Programs, [source, destination]: [Daemon; 2]) ->
 fn migration(pair: &Pair, programs: &Programs, guest: &Hybrid, from: &Node, to: &Node) -> Result<serde_json::Value> {
     let records = results()?.join(format!("tier2-from-{}.records", from.name()));
     let mut traffic = Traffic::start(pair.peer(), programs, &records)?;
-    let moved = guest.migrate(from, to)?;
-    ensure!(
-        moved.success(),
-        "virsh migrate from {}: {}",
-        from.name(),
-        moved.stderr.trim()
-    );
+    guest.moves(from, to)?;
     let after = guest.wait_path(to, Path::Primary)?;
     ensure!(
         after.plugged && after.vf.is_some() && after.degraded.is_none(),
@@ -242,8 +236,7 @@ fn source_is_away(guest: &Hybrid, src: &Node, dst: &Node, source: Daemon) -> Res
     let after = guest.wait_path(src, Path::Primary)?;
     ensure!(after.vf == before.vf && after.pf == before.pf, "{before:?} {after:?}");
     ensure!(source.log()?.contains("taken up again"), "the record was not taken up");
-    let moved = guest.migrate(src, dst)?;
-    ensure!(moved.success(), "virsh migrate: {}", moved.stderr.trim());
+    guest.moves(src, dst)?;
     guest.wait_path(dst, Path::Primary)?;
     nothing_is_left(src)?;
     Ok(source)

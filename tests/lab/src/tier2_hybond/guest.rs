@@ -2,7 +2,7 @@
 
 use crate::tier2::Node;
 use crate::{Domain, Guest, Machine, Output};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hybond_wire::agent::Path;
 use hybond_wire::control::{DomainStatus, PairStatus, Run};
 use serde::Deserialize;
@@ -161,6 +161,22 @@ impl Hybrid {
             to.name()
         );
         from.run_within(&command, MIGRATION)
+    }
+
+    /// As [`Hybrid::migrate`], for a migration that must succeed.
+    ///
+    /// # Errors
+    /// It does not; the error has virsh's words.
+    pub fn moves(&self, from: &Node, to: &Node) -> Result<()> {
+        let moved = self.migrate(from, to)?;
+        ensure!(
+            moved.success(),
+            "virsh migrate from {} to {}: {}",
+            from.name(),
+            to.name(),
+            moved.stderr.trim()
+        );
+        Ok(())
     }
 
     /// What a host tells of its starts, migrations, drains and plugs, newest last, once the last of that kind is over.

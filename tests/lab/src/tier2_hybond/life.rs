@@ -35,6 +35,17 @@ pub fn on_its_vf(guest: &Hybrid, node: &Node) -> Result<PairStatus> {
     Ok(pair)
 }
 
+/// Moves the guest by `virsh migrate`: it is on its VF then, and nothing of it is left on the host that it came from.
+///
+/// # Errors
+/// One of that is not so.
+pub fn moved(guest: &Hybrid, from: &Node, to: &Node) -> Result<PairStatus> {
+    guest.moves(from, to)?;
+    let pair = on_its_vf(guest, to)?;
+    nothing_is_left(from)?;
+    Ok(pair)
+}
+
 /// Whether it is the same VF, of the same PF.
 #[must_use]
 pub fn same_vf(one: &PairStatus, other: &PairStatus) -> bool {

@@ -10,7 +10,7 @@ mod traffic;
 
 pub use daemon::{CRASH, Daemon, PoolOn, configure, install, leftovers};
 pub use guest::{Hybrid, POOL, STANDBY};
-pub use life::{BOOT, CLEAN, boot_id, booted_again, configured, end, nothing_is_left, on_its_vf, same_vf};
+pub use life::{BOOT, CLEAN, boot_id, booted_again, configured, end, moved, nothing_is_left, on_its_vf, same_vf};
 pub use programs::Programs;
 pub use stage::{on_stage, on_stage_with, results};
 pub use traffic::Traffic;
