@@ -1,9 +1,9 @@
 //! `hybond-probe`: the traffic probe. `respond` runs in the guest, `run` on the peer.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use hybond_lab::probe::{self, Config, PORT, Span};
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +16,9 @@ usage: hybond-probe respond [--listen ADDRESS:PORT]
        hybond-probe run --guest ADDRESS[:PORT] --out FILE [--rate N] [--seconds N] [--stdin]
            N packets/s (200) in each direction for N seconds (60), or with --stdin until standard input is closed;
            a JSON object per packet goes to FILE, what they say to standard output
+       hybond-probe pages --guest ADDRESS
+           send the guest pages to keep, say \"sent\", send more until standard input is closed, and print what has become
+           of them in the guest: JSON; exit code 1 where one has been altered
        hybond-probe show FILE [START-END]
            what the packets of FILE say, those sent between START and END milliseconds after the first";
 
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["respond", rest @ ..] => respond(rest),
         ["run", rest @ ..] => run(rest),
+        ["pages", "--guest", address] => pages(address),
         ["show", file, rest @ ..] => show(file, rest.first().copied()),
         _ => {
             eprintln!("{USAGE}");
@@ -48,7 +52,25 @@ fn respond(rest: &[&str]) -> Result<()> {
             .with_context(|| format!("{address} is no address:port"))?,
         _ => bail!("{USAGE}"),
     };
+    let pages = SocketAddr::new(listen.ip(), probe::PAGES_PORT);
+    let listener = TcpListener::bind(pages).with_context(|| format!("cannot listen on {pages}"))?;
+    std::thread::spawn(move || {
+        if let Err(error) = probe::keep(&listener) {
+            eprintln!("hybond-probe: keeping pages on {pages}: {error}");
+        }
+    });
     probe::respond(listen).with_context(|| format!("cannot answer on {listen}"))
+}
+
+fn pages(address: &str) -> Result<()> {
+    let ip = address.parse().with_context(|| format!("{address} is no address"))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_with_stdin(Arc::clone(&stop));
+    let sent = || writeln!(std::io::stdout(), "sent").context("cannot say so");
+    let kept = probe::send_pages(SocketAddr::new(ip, probe::PAGES_PORT), sent, &stop)?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&kept)?)?;
+    ensure!(kept.is_unaltered(), "memory of the guest has been altered");
+    Ok(())
 }
 
 fn run(rest: &[&str]) -> Result<()> {

@@ -11,15 +11,19 @@
 //! ```
 //!
 //! The guest's clock stands still while it is moved. All times in the [`Record`]s are the peer's: see [`GuestClock`].
+//!
+//! Beside it, [`keep`] and [`send_pages`] look whether memory comes through a migration as it was.
 
 mod analyse;
 mod guest_clock;
 mod packet;
+mod pages;
 mod peer;
 mod respond;
 
 pub use analyse::{Count, LATE_MS, Span, Summary, analyse, arrivals};
 pub use guest_clock::GuestClock;
+pub use pages::{BURST, Kept, PAGES_PORT, keep, send_pages};
 pub use peer::{Config, read, run, write};
 pub use respond::respond;
 

@@ -2,7 +2,8 @@
 
 use crate::scene::{Scene, nothing_is_left};
 use anyhow::{Context, Result, ensure};
-use hybond_lab::scenario::{POOL, Stopwatch, Timeline, measured_migration};
+use hybond_lab::probe::BURST;
+use hybond_lab::scenario::{POOL, Pages, Stopwatch, Timeline, measured_migration};
 use hybond_lab::{Host, Machine};
 
 const MAC: &str = "52:54:00:aa:00:01";
@@ -19,11 +20,16 @@ pub fn there(scene: &Scene<'_>) -> Result<()> {
 }
 
 fn moved(scene: &Scene<'_>, from: &Host, to: &Host) -> Result<()> {
+    let lab = scene.stage.lab;
+    // Most of them come by DMA over the VF, which no hypervisor notices: all must be there afterwards.
+    let pages = Pages::send(lab, scene.stage.packages, &scene.guest.address())?;
     let measured = measured_migration(&scene.stage, &scene.guest, from, to, None, Stopwatch::default())?;
+    let kept = pages.compare()?;
     let figures = measured.migration.entry();
     eprintln!(
         "  {} to {}: virsh {:.0} s, on the VF {:.0} s later; lost at the failover {}, at the failback {}, in all {}; \
-         longest gap {:.0} ms; interrupts {:?}",
+         longest gap {:.0} ms; interrupts {:?}; of {} pages kept through it {} altered, with a wrong checksum {}, of its \
+         other memory {}",
         from.name(),
         to.name(),
         measured.virsh.as_secs_f64(),
@@ -32,8 +38,14 @@ fn moved(scene: &Scene<'_>, from: &Host, to: &Host) -> Result<()> {
         figures.lost_failback,
         figures.lost_total,
         figures.longest_gap_ms,
-        measured.carried
+        measured.carried,
+        kept.pages,
+        kept.altered,
+        kept.checksum_errors,
+        kept.memory_altered
     );
+    ensure!(kept.is_unaltered(), "memory of the guest has been altered: {kept:?}");
+    ensure!(kept.pages > BURST / 2, "few pages have come to be kept: {kept:?}");
     let timeline = &measured.timeline;
     let setup = begin(timeline, "migration")?;
     let gone = end(timeline, "unplug")?;
