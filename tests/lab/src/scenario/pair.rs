@@ -64,9 +64,26 @@ impl HybridGuest {
     /// # Errors
     /// libvirt or hybondctl refuses.
     pub fn define(&self, host: &Host) -> Result<()> {
+        self.define_as(host, &format!("--pool {POOL}"))
+    }
+
+    /// Defines the domain, and has `hybondctl enable` make of it what these words say.
+    ///
+    /// # Errors
+    /// libvirt or hybondctl refuses.
+    pub fn define_as(&self, host: &Host, words: &str) -> Result<()> {
         define(host, &self.domain)?;
-        host.ok(&format!("hybondctl enable {} --pool {POOL}", self.name()))?;
+        host.ok(&format!("hybondctl enable {} {words}", self.name()))?;
         Ok(())
+    }
+
+    /// Starts the defined domain, and waits until the guest answers.
+    ///
+    /// # Errors
+    /// libvirt refuses, or it takes too long.
+    pub fn boot(&self, host: &Host) -> Result<()> {
+        host.ok(&format!("virsh start {}", self.name()))?;
+        self.guest.wait_ready(host, BOOT)
     }
 
     /// Defines the domain, makes it hybrid, starts it, and waits until its traffic goes over a VF.
@@ -75,8 +92,7 @@ impl HybridGuest {
     /// One of these fails, or takes too long.
     pub fn start(&self, host: &Host) -> Result<PairStatus> {
         self.define(host)?;
-        host.ok(&format!("virsh start {}", self.name()))?;
-        self.guest.wait_ready(host, BOOT)?;
+        self.boot(host)?;
         self.wait_primary(host)
     }
 
