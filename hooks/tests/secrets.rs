@@ -107,3 +107,16 @@ fn no_secret_leaves_the_hook_whatever_is_wrong_with_the_xml() {
         assert!(!asked.contains(SECRET), "{asked}");
     }
 }
+
+#[test]
+fn a_secret_that_is_told_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("hook.sock");
+    // What hybond's own part of the XML says is passed on, and complained of.
+    let pool = domain().replace("pool='10GE'", &format!("pool='{SECRET}'"));
+    let (_, asked) = hook("prepare", &pool, &socket);
+    assert!(asked.contains(SECRET), "{asked}");
+    let policy = domain().replace("policy='require'", &format!("policy='{SECRET}'"));
+    let (said, _) = hook("prepare", &policy, &socket);
+    assert!(said.contains(SECRET), "{said}");
+}

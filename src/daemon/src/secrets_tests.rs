@@ -80,10 +80,10 @@ fn log() -> String {
     String::from_utf8_lossy(&log).into_owned()
 }
 
-/// A daemon of libvirt's test driver, with its doors in a folder.
-async fn daemon(folder: &Path) -> Arc<Shared> {
+/// A daemon of libvirt's test driver, with its doors in a folder, and this on its host.
+async fn daemon(folder: &Path, xml: &str) -> Arc<Shared> {
     let node = folder.join("node.xml");
-    std::fs::write(&node, NODE).expect("written");
+    std::fs::write(&node, xml).expect("written");
     let (libvirt, mut events) = Libvirt::spawn(hybond_libvirt::Settings {
         uri: format!("test://{}", node.display()),
         ..Default::default()
@@ -151,22 +151,17 @@ fn kept(folder: &Path) -> String {
     text
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_a_domain_is_logged_answered_or_kept() {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(|| Log)
-        .finish();
-    // Of all threads: libvirt is called from others than the test's.
-    tracing::subscriber::set_global_default(subscriber).expect("nobody else logs in the tests");
+/// Asks a daemon all that can be asked of a domain with this name; gives what it has said, kept and logged.
+async fn story(name: &str) -> [(&'static str, String); 3] {
+    let xml = NODE.replace("<name>web</name>", &format!("<name>{name}</name>"));
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let folder = tempfile::tempdir().expect("a folder");
-    let shared = daemon(folder.path()).await;
+    let shared = daemon(folder.path(), &xml).await;
     startup::adopt(&shared).await;
-    let (id, _) = shared.find("web").expect("it was found running");
+    let (id, _) = shared.find(name).expect("it was found running");
 
     let control = folder.path().join("control");
-    let domain = || "web".to_owned();
+    let domain = || name.to_owned();
     let mut told = Vec::new();
     for request in [
         Request::Status { domain: None },
@@ -193,7 +188,7 @@ async fn no_secret_of_a_domain_is_logged_answered_or_kept() {
         told.push(say(&control, &request).await);
     }
     // Hooks bring what the XML asks of hybond; this one brings more.
-    let spec = hybond_domxml::parse(NODE.trim_start_matches("<node>").trim_end_matches("</node>"));
+    let spec = hybond_domxml::parse(xml.trim_start_matches("<node>").trim_end_matches("</node>"));
     let spec = spec.expect("readable").expect("hybond's");
     let request = |operation| hook::Request {
         version: hook::VERSION,
@@ -223,7 +218,7 @@ async fn no_secret_of_a_domain_is_logged_answered_or_kept() {
     );
 
     assert!(
-        told.iter().any(|text| text.contains("\"web\"")),
+        told.iter().any(|text| text.contains(&format!("\"{name}\""))),
         "it was asked about: {told:?}"
     );
     let runs = told.last().expect("asked");
@@ -239,8 +234,35 @@ async fn no_secret_of_a_domain_is_logged_answered_or_kept() {
         log.contains("DEBUG") && log.contains(&id.to_string()),
         "everything is logged"
     );
-    for (where_to, text) in [("answers", told.concat()), ("journal", kept), ("log", log)] {
-        let line = text.lines().find(|line| line.contains(SECRET));
-        assert_eq!(line, None, "a secret is in the {where_to}");
+    [("answers", told.concat()), ("journal", kept), ("log", log)]
+}
+
+/// The first line with a secret.
+fn leak(text: &str) -> Option<&str> {
+    text.lines().find(|line| line.contains(SECRET))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_a_domain_is_logged_answered_or_kept() {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(|| Log)
+        .finish();
+    // Of all threads: libvirt is called from others than the test's.
+    tracing::subscriber::set_global_default(subscriber).expect("nobody else logs in the tests");
+    for (place, text) in story("web").await {
+        assert_eq!(leak(&text), None, "a secret is in the {place}");
     }
+    // The test of the test. A name is told everywhere: a secret in one is found wherever it looks.
+    for (place, text) in story(&format!("web-{SECRET}")).await {
+        assert!(leak(&text).is_some(), "a secret in the {place} is not found: {text}");
+    }
+    // And whoever logs the whole XML, however quietly, on a thread of libvirt's, is found out.
+    let planted = "a planted leak";
+    let quietly = std::thread::spawn(|| tracing::trace!(xml = NODE, "{planted}"));
+    quietly.join().expect("logged");
+    let log = log();
+    let line = log.lines().find(|line| line.contains(planted)).expect("logged");
+    assert!(leak(line).is_some(), "{line}");
 }
