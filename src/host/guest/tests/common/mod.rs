@@ -4,6 +4,7 @@
 use hybond_core::ids::Mac;
 use hybond_guest::{Agent, GuestEvent, GuestHandle, GuestLink, Pace};
 use hybond_wire::agent::{FromAgent, PairState, Path, ToAgent, VERSION};
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -48,8 +49,12 @@ impl Guest {
         Self { listener, directory }
     }
 
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("agent")
+    }
+
     pub fn host(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
-        GuestLink::spawn_at(self.directory.path().join("agent"), vec![mac(1), mac(2)], pace)
+        GuestLink::spawn_at(self.path(), vec![mac(1), mac(2)], pace)
     }
 
     pub async fn accept(&self) -> Port {
@@ -77,6 +82,12 @@ impl Port {
         serde_json::from_str(&line.expect("read").expect("open")).expect("message")
     }
 
+    /// The next message, however long it takes; `None` where the host has closed the channel.
+    pub async fn read_whenever(&mut self) -> Option<ToAgent> {
+        let line = self.lines.next_line().await.ok()??;
+        Some(serde_json::from_str(&line).expect("message"))
+    }
+
     pub async fn write(&mut self, message: &FromAgent) {
         let line = serde_json::to_string(message).expect("message") + "\n";
         self.raw(line.as_bytes()).await;
@@ -84,7 +95,12 @@ impl Port {
 
     /// Writes what fits now; gives how much.
     pub async fn write_some(&mut self, bytes: &[u8]) -> usize {
-        self.out.write(bytes).await.expect("write")
+        self.try_write_some(bytes).await.expect("write")
+    }
+
+    /// As [`Self::write_some`], to a host that may close the channel.
+    pub async fn try_write_some(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.out.write(bytes).await
     }
 
     pub async fn raw(&mut self, bytes: &[u8]) {
