@@ -23,6 +23,8 @@ pub struct Domain {
     pub memory: u32,
     /// Whether the memory is of the host's huge pages.
     pub huge_pages: bool,
+    /// A qcow2 file on the host, as a disk that the guest need not know of.
+    pub disk: Option<String>,
     /// Whether a guest that reboots starts again. Otherwise it ends.
     pub restarts: bool,
 }
@@ -42,6 +44,7 @@ impl Domain {
             kvm: true,
             memory: 256,
             huge_pages: true,
+            disk: None,
             restarts: false,
         }
     }
@@ -98,6 +101,16 @@ impl Domain {
     </interface>"
             );
         }
+        let disk = self.disk.as_ref().map_or_else(String::new, |file| {
+            format!(
+                "
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/>
+      <source file='{file}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>"
+            )
+        });
         // qemu64 without svm runs in the nested KVM of an emulated AMD processor. tsc=unstable: under TCG the clocks of
         // two hosts differ by more than the guest's watchdog tolerates after a migration.
         format!(
@@ -126,7 +139,7 @@ impl Domain {
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
-    <controller type='virtio-serial' index='0'/>{nics}
+    <controller type='virtio-serial' index='0'/>{disk}{nics}
     <serial type='pty'>
       <log file='/var/log/libvirt/qemu/{name}-console.log' append='on'/>
       <target port='0'/>

@@ -63,17 +63,7 @@ pub fn other_hook_refuses_prepare(scene: &mut Scene<'_>) -> Result<String> {
 }
 
 pub fn without_hybond(scene: &mut Scene<'_>) -> Result<String> {
-    let there = scene.there();
-    scene.stop_daemon(there)?;
-    let (hook, reload) = (
-        "/etc/libvirt/hooks/qemu.d/50-hybond",
-        "kill -HUP $(cat /run/libvirtd.pid)",
-    );
-    scene.inject(
-        there,
-        &format!("rm {hook} && {reload}"),
-        &format!("ln -s /usr/lib/libvirt/hybond-hook {hook} && {reload}"),
-    )?;
+    scene.without_hybond(scene.there())?;
     stays_untouched(scene)
 }
 

@@ -10,6 +10,7 @@ mod agent;
 mod arrival;
 mod copy;
 mod drain;
+mod guard;
 mod host;
 mod page;
 mod pings;

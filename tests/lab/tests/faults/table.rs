@@ -2,7 +2,7 @@
 //! here has its scenario beside it; the others name a test elsewhere.
 
 use crate::scene::Scene;
-use crate::{agent, arrival, copy, drain, host, several, ways};
+use crate::{agent, arrival, copy, drain, guard, host, several, ways};
 use anyhow::Result;
 
 /// Has a fault happen, and answers a figure. What every scenario must end with is looked at afterwards.
@@ -338,6 +338,63 @@ pub const TABLE: &[Fault] = &[
         ..here(Ways, "postcopy", ways::postcopy)
     },
     Fault {
+        what: "A migration that no hook has announced begins with the VF plugged: the destination has a macvtap for it and no hybond",
+        happens: "The guard cancels it; the guest runs on, on its VF",
+        sees: &[
+            Virsh("canceled by client"),
+            Otherwise("journal: a migration with a VF plugged was cancelled, and what to look at"),
+        ],
+        retried: BY_USER,
+        tests: &[
+            "qmp::a_migration_with_a_primary_plugged_is_called_off",
+            "qmp::a_daemon_that_starts_in_the_middle_calls_it_off_too",
+            "races::a_migration_that_no_hook_announces_leaves_the_vf_where_it_is",
+            "tier3::a_hybrid_guest_migrates_or_keeps_its_vf",
+        ],
+        ..here(Memory, "unannounced", guard::migration)
+    },
+    Fault {
+        what: "`virsh save` or `virsh managedsave` with the VF plugged",
+        happens: "The guard cancels it; the guest runs on, on its VF, and no file is left",
+        sees: &[
+            Virsh("canceled by client"),
+            Otherwise("journal: a save with a VF plugged was cancelled, and what to use instead"),
+        ],
+        retried: "`hybondctl save`, by the user",
+        short: true,
+        ..here(Memory, "plain-save", guard::save)
+    },
+    Fault {
+        what: "A save of a guest that cannot be drained: it ignores the unplug, its agent hangs or is away, it is paused",
+        happens: "`hybondctl save` and `managedsave` do not begin; a `virsh save` at the same time is cancelled as above",
+        sees: &[Hybondctl("the guest did not let go of VF … within … ms")],
+        retried: "the failback; the save, by the user",
+        ..here(Memory, "save-undrained", guard::save_while_the_drain_is_prevented)
+    },
+    Fault {
+        what: "`virsh dump` with the VF plugged",
+        happens: "The guard cancels it. With `--memory-only` it goes on: QEMU writes it for a debugger, and no guest is ever started from it",
+        sees: &[Virsh("canceled by client")],
+        retried: "after `hybondctl drain`, or with `--memory-only`, by the user",
+        ..here(Memory, "plain-dump", guard::dump)
+    },
+    Fault {
+        what: "An external snapshot with memory (`--memspec`) with the VF plugged",
+        happens: "The guard cancels it; one of the disks alone goes on untouched",
+        sees: &[Virsh("canceled by client")],
+        retried: "after `hybondctl drain`, by the user",
+        tests: &["snapshots::an_external_snapshot_of_the_disks_goes_on_untouched"],
+        ..here(Memory, "external-snapshot", guard::external_snapshot)
+    },
+    Fault {
+        what: "An internal snapshot is taken with a VF plugged",
+        happens: "It cannot be prevented; it is told",
+        sees: &[Otherwise("journal: the snapshot's memory cannot be trusted; delete it")],
+        retried: "after `hybondctl drain`, by the user",
+        tests: &["snapshots::an_internal_snapshot_with_a_vf_plugged_is_not_kept_secret"],
+        ..here(Memory, "internal-snapshot", guard::internal_snapshot)
+    },
+    Fault {
         what: "Somebody else unplugs the VF",
         happens: "The traffic goes to the standby; the VF is cleaned and plugged again",
         sees: &[Otherwise("`hybondctl timeline`: the plug")],
@@ -364,6 +421,18 @@ pub const TABLE: &[Fault] = &[
         sees: &[Status("every VF of pool")],
         retried: "the lease, every `retry_seconds`: a VF that is freed goes to who waits",
         ..here(Several, "last-vf", several::last_vf)
+    },
+    Fault {
+        what: "The guest sends its host whatever it likes, as fast as it can",
+        happens: "It is bounded, and concerns the guest's own pair only; [security.md](security.md)",
+        sees: &[Otherwise("journal: a line at most once a minute")],
+        retried: NOTHING,
+        tests: &[
+            "flood::garbage_is_read_slowly_and_mentioned_once",
+            "many::fifty_guests_are_served_beside_one_that_floods_which_costs_a_bounded_amount",
+            "tier1::a_guest_keeps_its_path_when_the_guard_acts_and_when_its_agent_dies",
+        ],
+        ..here(Guest, "agent-hostile", agent::floods)
     },
     Fault {
         what: "The guest has never had an agent",
@@ -446,35 +515,6 @@ pub const TABLE: &[Fault] = &[
         )
     },
     Fault {
-        what: "A migration or a save that no hook has announced begins with a VF plugged",
-        happens: "The guard cancels it; the guest runs on, on its VF",
-        sees: &[Otherwise(
-            "journal: a migration or save with a VF plugged was cancelled, and what to use instead",
-        )],
-        retried: "the migration or `hybondctl save`, by the user",
-        ..elsewhere(
-            Memory,
-            "unannounced",
-            &[
-                "qmp::a_migration_with_a_primary_plugged_is_called_off",
-                "qmp::a_daemon_that_starts_in_the_middle_calls_it_off_too",
-                "races::a_migration_that_no_hook_announces_leaves_the_vf_where_it_is",
-                "tier3::a_hybrid_guest_migrates_or_keeps_its_vf",
-            ],
-        )
-    },
-    Fault {
-        what: "An internal snapshot is taken with a VF plugged",
-        happens: "It cannot be prevented; it is told",
-        sees: &[Otherwise("journal: the snapshot's memory cannot be trusted; delete it")],
-        retried: "after `hybondctl drain`, by the user",
-        ..elsewhere(
-            Memory,
-            "internal-snapshot",
-            &["snapshots::an_internal_snapshot_with_a_vf_plugged_is_not_kept_secret"],
-        )
-    },
-    Fault {
         what: "The guest throws its VF out, or leaves it again and again",
         happens: "The VF is cleaned and plugged again, the traffic switched back, at most once each `retry_seconds`",
         sees: &[Otherwise("`hybondctl timeline`: each of them")],
@@ -510,20 +550,6 @@ pub const TABLE: &[Fault] = &[
             &[
                 "lives::a_guest_that_is_destroyed_powers_off_or_crashes_leaves_nothing_and_starts_again_on_a_vf",
                 "hybond_core::a_crashed_guest_that_libvirt_keeps_keeps_what_it_has",
-            ],
-        )
-    },
-    Fault {
-        what: "The guest sends its host whatever it likes",
-        happens: "It is bounded, and concerns the guest's own pair only; [security.md](security.md)",
-        sees: &[Otherwise("journal: a line at most once a minute")],
-        retried: NOTHING,
-        ..elsewhere(
-            Guest,
-            "agent-hostile",
-            &[
-                "flood::garbage_is_read_slowly_and_mentioned_once",
-                "tier1::a_guest_keeps_its_path_when_the_guard_acts_and_when_its_agent_dies",
             ],
         )
     },

@@ -160,7 +160,7 @@ impl<'a> Scene<'a> {
             if !node.run("timeout 20 virsh -q list")?.success() {
                 node.crash_libvirt()?;
             }
-            for name in ["usual", "second", "silent"] {
+            for name in ["usual", "second", "silent", "photo"] {
                 // Those that are off are.
                 node.run(&format!("virsh destroy {name}"))?;
             }

@@ -20,7 +20,7 @@ pub(super) struct Heard {
     status: String,
 }
 
-/// A `virsh migrate` that has not ended.
+/// A command that has not ended, mostly a `virsh migrate`.
 pub struct UnderWay(JoinHandle<Result<Output>>);
 
 impl UnderWay {
@@ -28,12 +28,12 @@ impl UnderWay {
     pub fn end(self) -> Result<Output> {
         match self.0.join() {
             Ok(output) => output,
-            Err(_) => bail!("virsh migrate has panicked"),
+            Err(_) => bail!("the command has panicked"),
         }
     }
 
     fn goes_on(&self) -> Result<()> {
-        ensure!(!self.0.is_finished(), "virsh migrate has ended");
+        ensure!(!self.0.is_finished(), "the command has ended");
         Ok(())
     }
 }
@@ -79,15 +79,27 @@ impl Scene<'_> {
             .map(drop)
     }
 
+    /// A drain for which the guest has moved its traffic, and whose unplug it does not hear.
+    pub fn draining(&mut self) -> Result<UnderWay> {
+        self.deafen()?;
+        let under_way = self.begin_as(format!("hybondctl drain {}", self.name()));
+        self.until_it_drains(&under_way)?;
+        Ok(under_way)
+    }
+
     /// A migration for which the guest has moved its traffic, and whose unplug it does not hear.
     pub fn unplugging(&mut self) -> Result<UnderWay> {
         self.deafen()?;
         let under_way = self.begin("");
-        self.while_it_goes(&under_way, "the drain", || {
+        self.until_it_drains(&under_way)?;
+        Ok(under_way)
+    }
+
+    fn until_it_drains(&self, under_way: &UnderWay) -> Result<()> {
+        self.while_it_goes(under_way, "the drain", || {
             let (domain, pair) = self.status()?;
             Ok((domain.stage == "draining" && pair.active == Some(Path::Standby)).then_some(()))
-        })?;
-        Ok(under_way)
+        })
     }
 
     fn while_it_goes(
@@ -133,7 +145,14 @@ impl Scene<'_> {
         self.heard.status += "\n";
     }
 
-    fn hear_virsh(&mut self, output: Output) -> Output {
+    /// Runs virsh where the usual guest is, and takes in what it says.
+    pub fn virsh(&mut self, words: &str) -> Result<Output> {
+        let output = self.from().run_within(&format!("virsh {words}"), MIGRATION)?;
+        Ok(self.hear_virsh(output))
+    }
+
+    /// Takes in what virsh has said.
+    pub fn hear_virsh(&mut self, output: Output) -> Output {
         self.heard.virsh += &output.stderr;
         output
     }

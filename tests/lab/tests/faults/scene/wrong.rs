@@ -9,6 +9,8 @@ use hybond_lab::tier2_hybond::{Daemon, POOL, PoolOn, configure};
 /// afterwards, for it is pending.
 const GPE: &str = "/sys/firmware/acpi/interrupts/gpe01";
 
+const AGENT: &str = "/sbin/hybond-agent";
+
 /// How a fault is ended.
 pub(super) enum Undo {
     Host(usize, String),
@@ -51,6 +53,26 @@ impl Scene<'_> {
     pub fn stop_daemon(&mut self, host: usize) -> Result<()> {
         self.undo.push(Undo::Start(host));
         self.end_daemon(host)
+    }
+
+    /// No hybond on a host: neither its daemon nor its hook.
+    pub fn without_hybond(&mut self, host: usize) -> Result<()> {
+        self.stop_daemon(host)?;
+        let (hook, reload) = (
+            "/etc/libvirt/hooks/qemu.d/50-hybond",
+            "kill -HUP $(cat /run/libvirtd.pid)",
+        );
+        self.inject(
+            host,
+            &format!("rm {hook} && {reload}"),
+            &format!("ln -s /usr/lib/libvirt/hybond-hook {hook} && {reload}"),
+        )
+    }
+
+    /// No agent in the usual guest, nor one that its keeper could start.
+    pub fn without_agent(&mut self) -> Result<()> {
+        let away = format!("mv {AGENT} {AGENT}.away && killall -9 hybond-agent");
+        self.inject_into_guest(&away, &format!("mv {AGENT}.away {AGENT}"))
     }
 
     /// One on a host where none is, which goes before what was done to the host is undone.
