@@ -41,13 +41,7 @@ suite() {
         HYBOND_LAB=crash limit 40m cargo test --locked -p hybond-lab --test crash -- --include-ignored --test-threads=1 --nocapture
         ;;
     # All that can go wrong: every crash point, every fault, every invariant; a line for each.
-    faults)
-        local status=0
-        HYBOND_CRASH_POINTS=all HYBOND_FAULTS=all limit 70m cargo test --locked --no-fail-fast -p hybond-lab --test crash \
-            --test faults -- --include-ignored --test-threads=1 --nocapture || status=$?
-        limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?
-        return "$status"
-        ;;
+    faults) everything_that_goes_wrong 2>&1 | tally ;;
     # The first time, libvirt's modular daemons are compiled for it.
     hosts)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test hosts --test modular \
@@ -69,6 +63,46 @@ suite() {
     coverage) coverage ;;
     *) die "no suite named $1; there are $suites" ;;
     esac
+}
+
+# Each crash point, each fault, each invariant says a line, "FALLS SHORT" in it where it does.
+everything_that_goes_wrong() {
+    local status=0
+    HYBOND_CRASH_POINTS=all HYBOND_FAULTS=all limit 70m cargo test --locked --no-fail-fast -p hybond-lab --test crash \
+        --test faults -- --include-ignored --test-threads=1 --nocapture || status=$?
+    limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?
+    invariant 6 "the hook cannot hurt domains that are not hybond's" -p hybond-hook || status=$?
+    invariant 7 "a guest can affect its own pair and nothing else" -p hybond-guest || status=$?
+    invariant 8 "a peer can ask for little, over mutual TLS" -p hybond-peer || status=$?
+    return "$status"
+}
+
+# invariant NUMBER WORDS OPTION…: one that a crate's own tests show.
+invariant() {
+    local status=0 own passed failed
+    own=$logs/invariant-$1.log
+    limit 15m cargo test --locked --no-fail-fast "${@:3}" -- --nocapture 2>&1 | tee "$own" || status=$?
+    read -r passed failed _ < <(count "$own")
+    [ "$status" = 0 ] && [ "$passed" -gt 0 ] || failed="$failed, FALLS SHORT: status $status"
+    echo "invariant $1, $2: $passed tests passed, $failed failed"
+    return "$status"
+}
+
+# Passes on what is said, and counts the lines of crash points, faults and invariants at its end.
+tally() {
+    awk '
+        { print; fflush(); line = $0; sub(/^test [^ ]+ \.\.\. /, "", line) }
+        line ~ /^(crash point|fault|invariant) .*: / {
+            kind = substr(line, 1, index(line, " ") - 1)
+            all[kind]++
+            if (line !~ /FALLS SHORT/) well[kind]++
+        }
+        END {
+            passed = well["crash"] + well["fault"] + well["invariant"]
+            printf "\n%d of %d crash points, %d of %d faults, %d of %d invariants\n", well["crash"], all["crash"], \
+                well["fault"], all["fault"], well["invariant"], all["invariant"]
+            printf "%d passed, %d failed\n", passed, all["crash"] + all["fault"] + all["invariant"] - passed
+        }'
 }
 
 # limit TIME COMMAND…: ended with everything it started when it takes longer; nothing reads a terminal.

@@ -2,9 +2,9 @@
 //! `cargo test -p hybond-lab --test crash -- --ignored`. By itself each effect once; with `HYBOND_CRASH_POINTS=all` each point
 //! of each operation on each host; with another word, those points whose line holds it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use hybond_lab::crash::{Case, Scene};
-use hybond_lab::tier2_hybond::{Programs, on_stage_with};
+use hybond_lab::tier2_hybond::{Programs, on_stage_with, results};
 use std::collections::BTreeSet;
 
 #[test]
@@ -16,16 +16,30 @@ fn a_daemon_that_dies_at_any_point_leaves_a_guest_on_the_network_and_nothing_els
         let cases = chosen(&all);
         ensure!(!cases.is_empty(), "no point is wanted");
         eprintln!("{} points of {} that were passed", cases.len(), all.len());
+        let mut fallen = Vec::new();
         for case in &cases {
-            let seen = scene.play(case);
-            eprintln!(
-                "{}: {}",
-                line(case),
-                seen.as_ref().map_or_else(|error| format!("{error:#}"), Clone::clone)
-            );
-            seen?;
+            match scene.play(case) {
+                Ok(seen) => eprintln!("{}: {seen}", line(case)),
+                Err(error) => {
+                    eprintln!("{}: FALLS SHORT: {error:#}", line(case));
+                    let kept = format!("crash.failed/{}", line(case).replace([' ', ':'], "-"));
+                    scene
+                        .recover(&results()?.join(kept))
+                        .with_context(|| format!("after {}", line(case)))?;
+                    fallen.push(line(case));
+                }
+            }
         }
-        eprintln!("{} of {} crash points: all well", cases.len(), cases.len());
+        let well = cases.len() - fallen.len();
+        eprintln!("{well} of {} crash points: all well", cases.len());
+        let effects: BTreeSet<&str> = cases.iter().map(|case| case.effect()).collect();
+        let verdict = if fallen.is_empty() { "" } else { "FALLS SHORT: " };
+        eprintln!(
+            "invariant 9, after a restart the daemon goes on from what is there: {verdict}{well} of {} deaths around {} effects",
+            cases.len(),
+            effects.len()
+        );
+        ensure!(fallen.is_empty(), "these fall short: {fallen:#?}");
         scene.end()
     })
 }

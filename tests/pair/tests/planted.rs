@@ -88,7 +88,7 @@ fn every_invariant_of_the_protocol_has_a_bug_that_breaks_it() {
             .filter(|plant| plant.breaks() == number)
             .collect();
         assert!(!broken.is_empty(), "{number}");
-        eprintln!("invariant {number}, {words}: looked at after each step, and seen broken by {broken:?}");
+        eprintln!("to break invariant {number}, {words}: {broken:?}");
     }
 }
 

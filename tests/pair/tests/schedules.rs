@@ -2,6 +2,7 @@
 
 use hybond_core::spec::Flavor;
 use hybond_test_pair::case::{Case, Faults};
+use hybond_test_pair::invariants;
 use hybond_test_pair::world::World;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
@@ -102,17 +103,43 @@ fn cases() -> impl Strategy<Value = Case> {
 /// Schedules in one run of this test, or `PROPTEST_CASES`.
 const SCHEDULES: u32 = 100_000;
 
+/// How much was looked at.
+#[derive(Debug, Default, Clone, Copy)]
+struct Ran {
+    schedules: u32,
+    steps: u64,
+    migrated: u64,
+    crashed: u64,
+}
+
+impl Ran {
+    fn and(self, other: Self) -> Self {
+        Self {
+            schedules: self.schedules + other.schedules,
+            steps: self.steps + other.steps,
+            migrated: self.migrated + other.migrated,
+            crashed: self.crashed + other.crashed,
+        }
+    }
+}
+
 /// A share of the schedules, and how many there were; or what must not be, of the smallest schedule that shows it.
-fn share(schedules: u32) -> Result<u32, String> {
-    let ran = Cell::new(0);
+fn share(schedules: u32) -> Result<Ran, String> {
+    let ran = Cell::new(Ran::default());
     let config = ProptestConfig {
         cases: schedules,
         failure_persistence: None,
         ..ProptestConfig::default()
     };
     let result = TestRunner::new(config).run(&cases(), |case| {
-        ran.set(ran.get() + 1);
-        run(case).map(drop).map_err(TestCaseError::fail)
+        let world = run(case).map_err(TestCaseError::fail)?;
+        ran.set(ran.get().and(Ran {
+            schedules: 1,
+            steps: case.steps.into(),
+            migrated: world.tally.migrated.into(),
+            crashed: world.tally.crashed.into(),
+        }));
+        Ok(())
     });
     match result {
         Ok(()) => Ok(ran.get()),
@@ -128,16 +155,32 @@ fn the_invariants_hold_whatever_happens() {
     let schedules = of_environment.map_or(SCHEDULES, |text| text.parse().expect("PROPTEST_CASES"));
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     let each = schedules.div_ceil(cores);
-    let results: Vec<Result<u32, String>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Ran, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(move || share(each))).collect();
         let joined = threads.into_iter().map(|thread| thread.join());
         joined
             .map(|result| result.expect("proptest catches the panics of a schedule"))
             .collect()
     });
-    let ran: Result<Vec<u32>, String> = results.into_iter().collect();
-    let ran: u32 = ran.unwrap_or_else(|why| panic!("{why}")).into_iter().sum();
-    assert!(ran >= schedules, "only {ran} schedules");
+    let ran: Result<Vec<Ran>, String> = results.into_iter().collect();
+    let ran = ran.map(|shares| shares.into_iter().fold(Ran::default(), Ran::and));
+    for (number, words) in invariants::ALL {
+        match &ran {
+            Ok(Ran {
+                schedules,
+                steps,
+                migrated,
+                crashed,
+            }) => eprintln!(
+                "invariant {number}, {words}: held after each of {steps} steps of {schedules} schedules, with {migrated} \
+                 migrations and {crashed} crashes"
+            ),
+            // Which of them it is the sentence says.
+            Err(why) => eprintln!("invariant {number}, {words}: FALLS SHORT, or another does: {why}"),
+        }
+    }
+    let ran = ran.unwrap_or_else(|why| panic!("{why}"));
+    assert!(ran.schedules >= schedules, "only {ran:?}");
 }
 
 #[test]

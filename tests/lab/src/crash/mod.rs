@@ -12,6 +12,7 @@ use crate::{Machine, Output, process};
 use anyhow::{Context, Result, bail, ensure};
 use operation::{ALL, Side};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,14 @@ pub struct Case {
     pub side: Side,
     /// At what.
     pub point: String,
+}
+
+impl Case {
+    /// The effect that the point is before or after.
+    #[must_use]
+    pub fn effect(&self) -> &str {
+        self.point.split_once(':').map_or(&self.point, |(_, effect)| effect)
+    }
 }
 
 /// A guest, the hosts, and their daemons.
@@ -148,7 +157,7 @@ impl<'a> Scene<'a> {
                 Ok(dead.then_some(()))
             },
         )?;
-        self.daemons[host] = Daemon::start(self.nodes[host])?;
+        self.daemons[host].renew()?;
         let begun = Instant::now();
         let Ok(output) = under_way.join() else {
             bail!("{operation} has panicked")
@@ -157,6 +166,22 @@ impl<'a> Scene<'a> {
         self.is_well(*operation)?;
         let seconds = begun.elapsed().as_secs_f32();
         Ok(format!("{said}; all well {seconds:.1} s after the next start"))
+    }
+
+    /// After a point at which not everything was well: what that has left is ended, so that the next one shows something
+    /// of its own. What the hosts have said is kept in `folder`.
+    ///
+    /// # Errors
+    /// The hosts are in such a state that nothing more can be shown.
+    pub fn recover(&mut self, folder: &Path) -> Result<()> {
+        for (node, daemon) in self.nodes.iter().zip(&mut self.daemons) {
+            Daemon::keep_logs(node, folder)?;
+            // On a host where it is off, it is.
+            node.run(&format!("virsh destroy {}", self.guest.name()))?;
+            node.ok(&format!("rm -f {CRASH}/armed"))?;
+            daemon.renew()?;
+        }
+        self.nothing_is_left()
     }
 
     /// Ends the guest; the daemons are whoever's called.

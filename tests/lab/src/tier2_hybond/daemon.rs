@@ -161,7 +161,23 @@ impl Daemon {
     /// # Errors
     /// It does not end.
     pub fn stop(self) -> Result<()> {
-        let Self { node, pid } = &self;
+        self.end()
+    }
+
+    /// Another one in its place, whether or not it is still there.
+    ///
+    /// # Errors
+    /// It does not end, or the other does not come up.
+    pub fn renew(&mut self) -> Result<()> {
+        if self.runs()? {
+            self.end()?;
+        }
+        *self = Self::start(&self.node)?;
+        Ok(())
+    }
+
+    fn end(&self) -> Result<()> {
+        let Self { node, pid } = self;
         node.ok(&format!("kill {pid}"))?;
         node.until("hybondd's end", &format!("! kill -0 {pid} 2>/dev/null"), START)?;
         Ok(())
