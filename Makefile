@@ -36,8 +36,8 @@ suites := lint unit pair+netns packages qemu,guest+crash,lab tier3
 test: setup packages ## lint and every suite but the longer lists: up to 40 minutes on 2 cores
 	packaging/dev/test.sh $(suites)
 
-test-all: setup packages ## make test, what hosts do around their guests, the lab's own test, the fuzzers, and what all shows: a quarter of an hour more
-	packaging/dev/test.sh $(suites) hosts ground fuzz coverage
+test-all: setup packages ## make test, what hosts do around their guests, flavors on a card's VFs, the lab's own test, the fuzzers, and what all shows: a quarter of an hour more
+	packaging/dev/test.sh $(suites) hosts flavors ground fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit

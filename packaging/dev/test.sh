@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$top"
 
-suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, hosts, tier3, ground, soak, coverage"
+suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, hosts, tier3, flavors, ground, soak, coverage"
 
 # Tests of these crates need root, QEMU or minutes, so each is a suite of its own.
 own_suite=(hybond-test-pair hybond-test-netns hybond-test-qemu hybond-lab)
@@ -48,7 +48,12 @@ suite() {
             -- --include-ignored --test-threads=1 --nocapture
         ;;
     tier3)
-        limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 -- --include-ignored --test-threads=1 --nocapture
+        limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 \
+            -- --include-ignored --test-threads=1 --nocapture --skip without_passthrough
+        ;;
+    # The rest of tier 3.
+    flavors)
+        limit 30m cargo test --locked -p hybond-lab --test tier3 -- --ignored --test-threads=1 --nocapture without_passthrough
         ;;
     # The lab itself, without hybond: who doubts it looks here first.
     ground)

@@ -147,6 +147,18 @@ impl HybridGuest {
         first_pair(self.wait_path(host, Path::Standby)?)
     }
 
+    /// Waits until its pair, of flavor `indirect`, is above a VF and it is all there on this host.
+    ///
+    /// # Errors
+    /// It is not within three minutes; the error has the last status.
+    pub fn wait_indirect(&self, host: &Host) -> Result<PairStatus> {
+        first_pair(self.wait_status(
+            host,
+            "VF below the standby",
+            &["\"flavor\": *\"indirect\"", "\"vf\": *\""],
+        )?)
+    }
+
     fn wait_path(&self, host: &Host, path: Path) -> Result<DomainStatus> {
         // A daemon that has just been restarted knows the path from the guest before it knows QEMU's devices.
         let (word, plugged) = match path {
@@ -154,13 +166,19 @@ impl HybridGuest {
             Path::Standby => ("standby", "false"),
             Path::None => ("none", "false"),
         };
+        let wants = [format!("\"active\": *\"{word}\""), format!("\"plugged\": *{plugged}")];
+        self.wait_status(host, &format!("path {word}"), &wants.each_ref().map(String::as_str))
+    }
+
+    /// Waits until it runs there and its status has all of these, which grep understands.
+    fn wait_status(&self, host: &Host, what: &str, wants: &[&str]) -> Result<DomainStatus> {
+        let wants: String = wants.iter().map(|want| format!(" '{want}'")).collect();
         let script = format!(
             "s=$(hybondctl --json status {}) || {{ echo \"$s\"; exit 1; }}; echo \"$s\"; \
-             for want in '\"stage\": *\"running\"' '\"active\": *\"{word}\"' '\"plugged\": *{plugged}'; do \
-             echo \"$s\" | grep -q \"$want\" || exit; done",
+             for want in '\"stage\": *\"running\"'{wants}; do echo \"$s\" | grep -q \"$want\" || exit; done",
             self.name()
         );
-        let what = format!("path {word} of guest {}", self.name());
+        let what = format!("{what} of guest {}", self.name());
         status(&host.until(&what, &script, SETTLE)?)
     }
 

@@ -7,6 +7,7 @@
 //! `dst`; what a scenario has changed on a host is put back.
 
 mod health;
+mod indirect;
 mod refusals;
 mod scene;
 mod there_and_back;
@@ -62,6 +63,12 @@ const STOCK: [Scenario; 8] = [
     home("a save with a VF plugged is cancelled", refusals::save_is_cancelled),
 ];
 
+/// Longer than a test of everything may be: another guest boots.
+const INDIRECT: [Scenario; 1] = [home(
+    "an indirect pair there and back over VFs that their host drives",
+    indirect::there_and_back,
+)];
+
 /// On a kernel with iommufd, where VFs are plugged by descriptors. Both ends are alike, so one migration shows all.
 const IOMMUFD: [Scenario; 1] = [away("there without losing a packet to hybond", there_and_back::there)];
 
@@ -87,6 +94,12 @@ fn a_hybrid_guest_migrates_where_vfs_are_plugged_by_descriptors() -> Result<()> 
 #[ignore = "boots two emulated hosts and a guest"]
 fn a_hybrid_guest_is_migrated_by_hybondctl_where_vfs_are_plugged_through_libvirt() -> Result<()> {
     play(ways::through_libvirt, &LIBVIRT)
+}
+
+#[test]
+#[ignore = "boots two emulated hosts and two guests"]
+fn a_guest_without_passthrough_migrates_over_vfs_that_the_hosts_drive() -> Result<()> {
+    play(ways::stock, &INDIRECT)
 }
 
 /// Emulated machines crash by themselves (docs/lab.md): after so many crashes nothing more is hoped for.

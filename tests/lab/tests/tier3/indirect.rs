@@ -1,0 +1,92 @@
+//! A pair of flavor `indirect`: the VF stays with its host driver, and the guest's virtio NIC is on a macvtap above it.
+
+use crate::scene::{Scene, nothing_is_left};
+use anyhow::{Context, Result, ensure};
+use hybond_lab::probe::{Span, analyse};
+use hybond_lab::scenario::{HybridGuest, POOL, Traffic};
+use hybond_lab::{Host, Machine};
+use hybond_wire::control::PairStatus;
+use std::time::Duration;
+
+/// Packets flow for so long before and after.
+const FLOWS: Duration = Duration::from_secs(3);
+
+pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
+    let (src, dst, ..) = scene.parts();
+    let mut guest = HybridGuest::new("through", src);
+    guest.domain = guest.domain.numbered(4);
+    // The huge pages are the other guest's.
+    (guest.domain.memory, guest.domain.huge_pages) = (160, false);
+    let played = started(&guest, src)
+        .and_then(|()| moved(scene, &guest, src, dst))
+        .and_then(|()| moved(scene, &guest, dst, src));
+    let removed = guest.remove(scene.stage.lab.hosts());
+    played.and(removed)?;
+    nothing_is_left(scene, dst)
+}
+
+fn started(guest: &HybridGuest, host: &Host) -> Result<()> {
+    guest.define_as(host, &format!("--pool {POOL} --flavor indirect --policy require"))?;
+    guest.boot(host)?;
+    is_above_its_vf(guest, host).map(drop)
+}
+
+/// One migration with packets in both directions: lost is what the guest's standstill loses, as with any virtio NIC.
+fn moved(scene: &Scene<'_>, guest: &HybridGuest, from: &Host, to: &Host) -> Result<()> {
+    let lab = scene.stage.lab;
+    let mut traffic = Traffic::start(lab, scene.stage.packages, &guest.address())?;
+    traffic.flow(FLOWS)?;
+    let output = guest.migrate(from, to)?;
+    ensure!(output.success(), "virsh migrate: {}", output.stderr.trim());
+    let pair = is_above_its_vf(guest, to)?;
+    let before = vf_packets(to, &pair)?;
+    traffic.flow(FLOWS)?;
+    let records = traffic.finish()?;
+    let carried = vf_packets(to, &pair)? - before;
+    let all = analyse(&records, &[Span::new("all", f64::NEG_INFINITY, f64::INFINITY)]);
+    let all = all.first().context("nothing was measured")?;
+    eprintln!(
+        "  {} to {}: on VF {}, which carried {carried} packets; lost to the guest {}, from the guest {}; longest gap {:.0} ms",
+        from.name(),
+        to.name(),
+        pair.vf.as_ref().context("no VF")?,
+        all.to_guest.lost,
+        all.from_guest.lost,
+        all.longest_gap_ms()
+    );
+    ensure!(carried > 100, "VF {:?} carried {carried} packets only", pair.vf);
+    let gone = from.run(&format!("test -e /sys/class/net/{}", macvtap(&pair)))?;
+    ensure!(!gone.success(), "its macvtap is still on {}", from.name());
+    Ok(())
+}
+
+/// Waits until hybond says that it is as it shall be, and looks whether the host says the same.
+fn is_above_its_vf(guest: &HybridGuest, host: &Host) -> Result<PairStatus> {
+    let pair = guest.wait_indirect(host)?;
+    ensure!(pair.degraded.is_none() && !pair.plugged, "{pair:?}");
+    let tap = macvtap(&pair);
+    let netdev = vf_netdev(host, &pair)?;
+    let below = host.ok(&format!("cd /sys/class/net/{tap} && echo lower_*"))?;
+    ensure!(
+        below.trim() == format!("lower_{netdev}"),
+        "{tap} is above {below}, the VF is {netdev}"
+    );
+    let mode = host.ok(&format!("ip -d link show {tap}"))?;
+    ensure!(mode.contains("macvtap mode passthru"), "{mode}");
+    Ok(pair)
+}
+
+fn macvtap(pair: &PairStatus) -> String {
+    format!("hb{}", pair.mac.to_string().replace(':', ""))
+}
+
+fn vf_netdev(host: &Host, pair: &PairStatus) -> Result<String> {
+    let vf = pair.vf.as_ref().context("no VF")?;
+    Ok(host.ok(&format!("ls /sys/bus/pci/devices/{vf}/net"))?.trim().to_owned())
+}
+
+fn vf_packets(host: &Host, pair: &PairStatus) -> Result<u64> {
+    let netdev = vf_netdev(host, pair)?;
+    let text = host.ok(&format!("cat /sys/class/net/{netdev}/statistics/rx_packets"))?;
+    text.trim().parse().context("rx_packets")
+}
