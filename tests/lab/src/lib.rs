@@ -23,6 +23,7 @@ pub mod report;
 pub mod saved;
 pub mod scenario;
 pub mod soak;
+pub mod svg;
 pub mod tier2;
 pub mod tier2_hybond;
 pub mod tier2_modular;

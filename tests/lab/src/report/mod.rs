@@ -2,15 +2,13 @@
 //! programs and as `report.svg` and `report.png` for people.
 
 mod picture;
-mod svg;
 
 use crate::probe::{Record, Span, Summary, analyse};
-use crate::process::run_ok;
+use crate::svg;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 /// How long after its last phase a failover or failback still answers for what is lost.
 pub const AFTERMATH_MS: f64 = 1000.0;
@@ -160,23 +158,10 @@ pub fn cover(phases: &[Span], names: &[&str]) -> Option<Span> {
 pub fn write(folder: &Path, migrations: &[Migration]) -> Result<()> {
     let entries: Vec<Entry> = migrations.iter().map(Migration::entry).collect();
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let store = |name: &str, text: String| {
-        let path = folder.join(name);
-        fs::write(&path, text)
-            .with_context(|| format!("cannot write {}", path.display()))
-            .map(|()| path)
-    };
-    store("report.json", serde_json::to_string_pretty(&entries)? + "\n")?;
-    let svg = store("report.svg", picture::draw(migrations, &entries))?;
-    let png = folder.join("report.png");
-    run_ok(
-        Command::new("rsvg-convert")
-            .args(["--zoom", "1.5", "--output"])
-            .arg(&png)
-            .arg(&svg),
-    )
-    .context("cannot make report.png of report.svg; rsvg-convert is in Debian's librsvg2-bin")?;
-    Ok(())
+    let json = folder.join("report.json");
+    fs::write(&json, serde_json::to_string_pretty(&entries)? + "\n")
+        .with_context(|| format!("cannot write {}", json.display()))?;
+    svg::write(folder, "report", picture::draw(migrations, &entries))
 }
 
 #[cfg(test)]

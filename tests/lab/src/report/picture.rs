@@ -1,9 +1,9 @@
 //! The picture: for each migration its phases as bars, and below them, on the same axis of time, how long either
 //! direction had been without a packet. Lost packets are red.
 
-use super::svg::{Anchor, Font, Svg};
 use super::{Entry, Migration};
 use crate::probe::{Direction, Span, arrivals};
+use crate::svg::{Anchor, BODY, FAINT, Font, GRID, HEADING, SMALL, Svg};
 
 const WIDTH: f64 = 1180.0;
 const LEFT: f64 = 190.0;
@@ -14,9 +14,6 @@ const CHART: f64 = 190.0;
 const RUG: f64 = 16.0;
 const BOTTOM: f64 = 62.0;
 
-const TEXT: &str = "#1b1f24";
-const FAINT: &str = "#57606a";
-const GRID: &str = "#d8dee4";
 const LOST: &str = "#cf222e";
 const TO_GUEST: &str = "#0550ae";
 const FROM_GUEST: &str = "#bf8700";
@@ -24,22 +21,6 @@ const FROM_GUEST: &str = "#bf8700";
 const SCALES: [f64; 10] = [100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5];
 /// One after the other.
 const PHASES: [&str; 6] = ["#2f6f8f", "#8250df", "#1a7f37", "#bc4c00", "#6e7781", "#a04080"];
-
-const HEADING: Font = Font {
-    size: 18.0,
-    bold: true,
-    color: TEXT,
-};
-const BODY: Font = Font {
-    size: 13.0,
-    bold: false,
-    color: TEXT,
-};
-const SMALL: Font = Font {
-    size: 12.0,
-    bold: false,
-    color: FAINT,
-};
 
 /// Draws all migrations, one below the other.
 pub(super) fn draw(migrations: &[Migration], entries: &[Entry]) -> String {

@@ -1,0 +1,179 @@
+//! `make bench`: what hybond costs, measured, as a table, JSON, pictures and a page.
+//!
+//! Benchmarks are no tests: nothing here fails because a machine is slow, and `make test` runs the unit tests of this crate
+//! only. Each benchmark gives a [`figures::Section`]; what it compares are [`variant::Variant`]s.
+
+mod figures;
+mod machine;
+mod own;
+mod page;
+mod picture;
+mod scale;
+mod table;
+mod usage;
+mod variant;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use page::Report;
+use scale::plan::Plan;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The programs that are measured: those of the packages.
+#[derive(Debug, Args)]
+pub struct Programs {
+    /// The daemon.
+    #[arg(long, default_value = "target/packages/hybond/usr/sbin/hybondd", value_name = "FILE")]
+    pub hybondd: PathBuf,
+    /// libvirt's hook.
+    #[arg(
+        long,
+        default_value = "target/packages/hybond/usr/lib/libvirt/hybond-hook",
+        value_name = "FILE"
+    )]
+    pub hook: PathBuf,
+    /// The guest's agent.
+    #[arg(
+        long,
+        default_value = "target/packages/hybond-agent/usr/sbin/hybond-agent",
+        value_name = "FILE"
+    )]
+    pub agent: PathBuf,
+}
+
+/// Measures what hybond costs.
+///
+/// Leave the machine alone meanwhile: what else runs on it is in the figures. Needs root, cc, libvirt's headers and
+/// rsvg-convert.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Which: hook, agent, scale. All without.
+    only: Vec<String>,
+    /// How often each variant is taken.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    rounds: usize,
+    /// How often the hook is called in each variant.
+    #[arg(long, default_value_t = 400, value_name = "N")]
+    calls: usize,
+    /// For how long an idle program is watched, in seconds.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    idle: u64,
+    /// Sizes of hosts, as DOMAINS:PFS.
+    #[arg(long, value_delimiter = ',', default_values = ["10:1", "100:2", "1000:16", "1000:64"], value_name = "LIST")]
+    sizes: Vec<String>,
+    /// Where to write report.json and the pictures.
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    out: PathBuf,
+    /// Where to write the page; not written without.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+    #[command(flatten)]
+    programs: Programs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One go of `scale`, which takes namespaces of its own.
+    #[command(hide = true)]
+    Inside {
+        #[arg(long)]
+        domains: usize,
+        #[arg(long)]
+        pfs: usize,
+        #[arg(long)]
+        idle: u64,
+        #[arg(long)]
+        work: PathBuf,
+        #[arg(long)]
+        hybondd: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Inside {
+            domains,
+            pfs,
+            idle,
+            work,
+            hybondd,
+        }) => {
+            let measures = scale::inside::once(Plan { domains, pfs }, &work, &hybondd, Duration::from_secs(idle))?;
+            say(&serde_json::to_string(&measures)?)
+        }
+        None => run(arguments.run),
+    }
+}
+
+fn say(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot print")
+}
+
+fn size(text: &str) -> Result<Plan> {
+    let (domains, pfs) = text
+        .split_once(':')
+        .with_context(|| format!("{text:?} is not DOMAINS:PFS"))?;
+    Ok(Plan {
+        domains: domains.parse()?,
+        pfs: pfs.parse()?,
+    })
+}
+
+/// As the programs that are started elsewhere need it.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).with_context(|| format!("{} is missing: run 'make packages'", path.display()))
+}
+
+fn run(mut run: Run) -> Result<()> {
+    let sizes: Vec<Plan> = run.sizes.iter().map(|text| size(text)).collect::<Result<_>>()?;
+    let known = ["hook", "agent", "scale"];
+    let unknown = run.only.iter().find(|name| !known.contains(&name.as_str()));
+    ensure!(
+        unknown.is_none(),
+        "no benchmark named {unknown:?}; there are {}",
+        known.join(", ")
+    );
+    fs::create_dir_all(&run.out).with_context(|| format!("cannot make {}", run.out.display()))?;
+    let out = absolute(&run.out)?;
+    let programs = &mut run.programs;
+    for program in [&mut programs.hybondd, &mut programs.hook, &mut programs.agent] {
+        *program = absolute(program)?;
+    }
+    let idle = Duration::from_secs(run.idle);
+    let mut report = Report {
+        about: machine::About::here()?,
+        rounds: run.rounds,
+        sections: Vec::new(),
+    };
+    for name in known {
+        if !run.only.is_empty() && !run.only.iter().any(|only| only == name) {
+            continue;
+        }
+        let section = match name {
+            "hook" => own::hook::bench(&run.programs, &out, run.calls)?,
+            "agent" => own::agent::bench(&run.programs, run.rounds, idle)?,
+            _ => scale::bench(&run.programs, &out, run.rounds, &sizes, idle)?,
+        };
+        say(&table::plain(&section))?;
+        report.sections.push(section);
+        // After each: what was measured for half an hour is not lost to what comes after it.
+        fs::write(out.join("report.json"), serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    if let Some(page) = &run.page {
+        fs::write(page, page::page(&report)).with_context(|| format!("cannot write {}", page.display()))?;
+    }
+    Ok(())
+}
