@@ -59,7 +59,7 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// Which: hook, agent, scale. All without.
+    /// Which: hook, agent, switch, scale. All without.
     only: Vec<String>,
     /// How often each variant is taken.
     #[arg(long, default_value_t = 10, value_name = "N")]
@@ -139,7 +139,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 fn run(mut run: Run) -> Result<()> {
     let sizes: Vec<Plan> = run.sizes.iter().map(|text| size(text)).collect::<Result<_>>()?;
-    let known = ["hook", "agent", "scale"];
+    let known = ["hook", "agent", "switch", "scale"];
     let unknown = run.only.iter().find(|name| !known.contains(&name.as_str()));
     ensure!(
         unknown.is_none(),
@@ -165,6 +165,8 @@ fn run(mut run: Run) -> Result<()> {
         let section = match name {
             "hook" => own::hook::bench(&run.programs, &out, run.calls)?,
             "agent" => own::agent::bench(&run.programs, run.rounds, idle)?,
+            // Each gives two figures.
+            "switch" => own::switch::bench(&out, run.rounds.max(10) * 5)?,
             _ => scale::bench(&run.programs, &out, run.rounds, &sizes, idle)?,
         };
         say(&table::plain(&section))?;

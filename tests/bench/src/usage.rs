@@ -1,15 +1,16 @@
 //! What a process uses: memory, processor time, wake-ups.
 
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// A process's use so far.
-#[derive(Debug, Clone, Copy)]
+/// A thread's use so far.
+#[derive(Debug, Clone, Copy, Default)]
 struct Used {
-    /// Of all its threads, in nanoseconds.
+    /// In nanoseconds.
     cpu_ns: u64,
-    /// How often one of its threads slept and went on: voluntary context switches.
+    /// How often it slept and went on: voluntary context switches.
     wakeups: u64,
 }
 
@@ -39,11 +40,11 @@ impl Usage {
 }
 
 /// A process that is watched.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Watched {
     pid: u32,
     since: Instant,
-    before: Used,
+    before: BTreeMap<String, Used>,
 }
 
 impl Watched {
@@ -59,38 +60,48 @@ impl Watched {
         })
     }
 
-    /// Until now. A thread that has ended meanwhile is not in it.
+    /// Until now. What a thread did that has ended meanwhile is not in it: threads that wait for work end after 10 s of it.
     ///
     /// # Errors
     /// The process has ended.
     pub fn end(self) -> Result<Usage> {
-        let now = used(self.pid)?;
-        Ok(Usage {
-            time: self.since.elapsed(),
-            cpu: Duration::from_nanos(now.cpu_ns.saturating_sub(self.before.cpu_ns)),
-            wakeups: now.wakeups.saturating_sub(self.before.wakeups),
-        })
+        let time = self.since.elapsed();
+        let mut usage = Usage {
+            time,
+            cpu: Duration::ZERO,
+            wakeups: 0,
+        };
+        for (thread, now) in used(self.pid)? {
+            let before = self.before.get(&thread).copied().unwrap_or_default();
+            usage.cpu += Duration::from_nanos(now.cpu_ns.saturating_sub(before.cpu_ns));
+            usage.wakeups += now.wakeups.saturating_sub(before.wakeups);
+        }
+        Ok(usage)
     }
 }
 
-fn used(pid: u32) -> Result<Used> {
+/// By the number of its thread, which is not used again within seconds.
+fn used(pid: u32) -> Result<BTreeMap<String, Used>> {
     let folder = format!("/proc/{pid}/task");
-    let mut sum = Used { cpu_ns: 0, wakeups: 0 };
+    let mut threads = BTreeMap::new();
     let tasks = fs::read_dir(&folder).with_context(|| format!("process {pid} has ended"))?;
     for task in tasks {
-        let task = task?.path();
+        let task = task?;
         // A thread may end between the listing and the look.
         let (Ok(sched), Ok(status)) = (
-            fs::read_to_string(task.join("schedstat")),
-            fs::read_to_string(task.join("status")),
+            fs::read_to_string(task.path().join("schedstat")),
+            fs::read_to_string(task.path().join("status")),
         ) else {
             continue;
         };
         let ran = sched.split(' ').next().and_then(|text| text.parse().ok());
-        sum.cpu_ns += ran.unwrap_or(0);
-        sum.wakeups += value(&status, "voluntary_ctxt_switches").unwrap_or(0);
+        let used = Used {
+            cpu_ns: ran.unwrap_or(0),
+            wakeups: value(&status, "voluntary_ctxt_switches").unwrap_or(0),
+        };
+        threads.insert(task.file_name().to_string_lossy().into_owned(), used);
     }
-    Ok(sum)
+    Ok(threads)
 }
 
 /// Resident memory, in MiB.

@@ -15,6 +15,12 @@ use tokio::time::{self, Instant};
 /// Booting takes about 10 s under TCG, on a busy machine much longer.
 const BOOT: Duration = Duration::from_secs(240);
 
+/// What QEMU runs the guest's CPU by: TCG, as on machines without KVM, or what the environment says.
+#[must_use]
+pub fn accelerator() -> String {
+    std::env::var("HYBOND_TEST_ACCEL").unwrap_or_else(|_| "tcg,tb-size=128".to_owned())
+}
+
 /// A guest with one standby, and a root port for its primary.
 pub struct Guest {
     /// Its QEMU.
@@ -46,7 +52,7 @@ impl Guest {
         let tap = standby.as_raw_fd();
         let port = mac.root_port_id();
         let mut options = vec![
-            ("-accel", "tcg,tb-size=128".to_owned()),
+            ("-accel", accelerator()),
             ("-cpu", "max".into()),
             ("-m", "256".into()),
             ("-smp", "1".into()),

@@ -111,7 +111,8 @@ pub fn node(domains: &[Domain], hybonds: bool) -> String {
             "<domain type='test'><name>{name}</name><uuid>{id}</uuid>{metadata}<memory unit='MiB'>512</memory><vcpu>1</vcpu>\
              <os><type>hvm</type></os><devices><interface type='ethernet'><mac address='{mac}'/>\
              <target dev='{standby}' managed='no'/><model type='virtio'/></interface>\
-             <channel type='unix'><source mode='bind' path='{}'/><target type='virtio' name='org.hybond.agent.0'/></channel>\
+             <channel type='unix'><source mode='bind' path='{}'/><target type='virtio' name='org.hybond.agent.0'/><alias name='ua-agent'/>\
+             </channel>\
              </devices></domain>",
             agent.display(),
             metadata = if hybonds { metadata.as_str() } else { "" },
