@@ -2,7 +2,6 @@
 
 use crate::adapters::chain;
 use crate::shared::Shared;
-use hybond_core::guest::Event;
 use hybond_core::ids::DomainId;
 use hybond_core::pool::{PoolBook, Reservation};
 use hybond_journal::{Journal, JournalError};
@@ -56,7 +55,7 @@ pub async fn give_up(shared: &Shared, domain: DomainId) -> Result<bool, JournalE
     if !shared.adapters.book().cancel(domain) {
         return Ok(false);
     }
-    shared.tell_all(&Event::PoolChanged).await;
+    shared.tell_waiting().await;
     keep(shared).await?;
     Ok(true)
 }
@@ -67,7 +66,7 @@ pub async fn expire(shared: Arc<Shared>) {
         let now = epoch_ms();
         if shared.adapters.book().expire(now) {
             info!("a reservation of VFs has ended");
-            shared.tell_all(&Event::PoolChanged).await;
+            shared.tell_waiting().await;
             if let Err(error) = keep(&shared).await {
                 // What is left there has ended, and is not taken up again.
                 error!(

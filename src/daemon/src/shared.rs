@@ -145,6 +145,15 @@ impl Shared {
     /// The task of a domain, started with `record` where there is none. `asked`: a message follows at once, and nothing is
     /// to be done before it is known.
     pub fn task_or_start(self: &Arc<Self>, record: Record, asked: bool) -> TaskHandle {
+        self.start(record, None, asked)
+    }
+
+    /// The task of a domain from before, whose record is on stable storage as `kept`.
+    pub fn take_up(self: &Arc<Self>, record: Record, kept: Record) {
+        self.start(record, Some(kept), false);
+    }
+
+    fn start(self: &Arc<Self>, record: Record, kept: Option<Record>, asked: bool) -> TaskHandle {
         let mut tasks = self.tasks();
         let id = record.spec.id;
         if let Some(task) = tasks.get(&id).filter(|task| !task.sender.is_closed()) {
@@ -156,7 +165,7 @@ impl Shared {
             sender,
         };
         tasks.insert(id, handle.clone());
-        tokio::spawn(task::run(Arc::clone(self), record, receiver, asked));
+        tokio::spawn(task::run(Arc::clone(self), record, kept, receiver, asked));
         handle
     }
 
@@ -179,6 +188,15 @@ impl Shared {
     pub async fn tell_all(&self, event: &Event) {
         for (_, task) in self.all() {
             task.tell(event.clone()).await;
+        }
+    }
+
+    /// Tells the guests that wait for a VF that there may be one. Nobody else: on a host with a thousand guests each VF that
+    /// one gives back would wake all of them.
+    pub async fn tell_waiting(&self) {
+        let waiting = self.adapters.book().all_waiting();
+        for task in waiting.into_iter().filter_map(|id| self.task(id)) {
+            task.tell(Event::PoolChanged).await;
         }
     }
 

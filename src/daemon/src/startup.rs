@@ -145,9 +145,9 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
     };
     let (feed, _) = broadcast::channel(FEED);
     let shared = Shared::new(adapters, journal, feed);
-    for record in records {
+    for (record, kept) in records {
         info!(domain = record.spec.name, domain_uuid = %record.spec.id, stage = record.stage_name(), "{}: taken up again", record.spec.name);
-        shared.task_or_start(record, false);
+        shared.take_up(record, kept);
     }
     let about = api::control::About {
         plug_reason: detection.reason,
@@ -168,13 +168,14 @@ fn api_socket(path: &str, group: Option<u32>) -> anyhow::Result<UnixListener> {
     Ok(api::listen(Path::new(path), group)?)
 }
 
-/// The guests of before, their leases put back into the book. One whose lease somebody else holds loses it: a VF has one
-/// lease, and what is plugged is found by looking.
-fn records(journal: &Journal, book: &mut PoolBook) -> anyhow::Result<Vec<Record>> {
+/// The guests of before, each with its record as it is kept, their leases put back into the book. One whose lease somebody
+/// else holds loses it: a VF has one lease, and what is plugged is found by looking.
+fn records(journal: &Journal, book: &mut PoolBook) -> anyhow::Result<Vec<(Record, Record)>> {
     let mut records = Vec::new();
     for (id, record) in journal.load_all::<Record>()? {
         match record {
             Ok(mut record) => {
+                let kept = record.clone();
                 for pair in record.pairs.values_mut() {
                     let conflict = pair.lease.as_ref().and_then(|lease| book.restore(lease).err());
                     if let Some(conflict) = conflict {
@@ -182,7 +183,7 @@ fn records(journal: &Journal, book: &mut PoolBook) -> anyhow::Result<Vec<Record>
                         pair.lease = None;
                     }
                 }
-                records.push(record);
+                records.push((record, kept));
             }
             Err(error) => {
                 error!(domain_uuid = %id, error = chain(&error), "the record of domain {id} is lost: {}", chain(&error))

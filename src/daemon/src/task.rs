@@ -13,7 +13,7 @@ use hybond_core::guest::{Action, Answer, Event, Failure, Guest, Outcome, Record,
 use hybond_core::ids::Mac;
 use hybond_core::spec::{DomainSpec, Flavor};
 use hybond_domxml::AgentChannel;
-use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
+use hybond_guest::{GuestEvent, GuestHandle, GuestLink, Pace};
 use hybond_libvirt::Scope;
 use hybond_qmp::{LinkEvent, MigrationStatus, Qmp, QmpLink, Stamped};
 use hybond_vfio::PlugWay;
@@ -71,8 +71,14 @@ struct Task {
     phases: tokio::sync::watch::Sender<String>,
 }
 
-/// Runs until nothing of the guest is left on this host.
-pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<Message>, asked: bool) {
+/// Runs until nothing of the guest is left on this host. `kept`: its record as it is on stable storage, if it is there.
+pub async fn run(
+    shared: Arc<Shared>,
+    record: Record,
+    kept: Option<Record>,
+    messages: mpsc::Receiver<Message>,
+    asked: bool,
+) {
     let span = info_span!("guest", domain_uuid = %record.spec.id, domain = record.spec.name);
     async move {
         let id = record.spec.id;
@@ -90,7 +96,7 @@ pub async fn run(shared: Arc<Shared>, record: Record, messages: mpsc::Receiver<M
             waiters: HashMap::new(),
             recorder,
             sparing: Sparing::default(),
-            kept: None,
+            kept,
             refusal: None,
             since: BTreeMap::new(),
             phases: tokio::sync::watch::Sender::new(String::new()),
@@ -108,6 +114,11 @@ impl Task {
             // A hook: libvirt holds the domain's lock, and a look at libvirt would wait for it.
             let Some(first) = messages.recv().await else { return };
             self.message(first);
+        }
+        if let Some(kept) = &self.kept {
+            // As after it was written: a daemon may have died in between. It is not written again as it is: after the start
+            // of a host with a thousand guests the disk would be waited for a thousand times.
+            self.give_back(kept);
         }
         let mut in_flight: Option<InFlight> = None;
         let (_unused, mut reports) = mpsc::channel(1);
@@ -140,7 +151,9 @@ impl Task {
                     if let Some(Inside { agent: AgentChannel { path, alias }, slots }) = found {
                         self.slots = slots;
                         let macs = self.guest.record().spec.pairs.iter().map(|pair| pair.mac).collect();
-                        let (handle, events) = GuestLink::spawn(path, macs);
+                        // Of a port without a name QEMU's events say nothing that could be understood.
+                        let pace = alias.as_ref().map_or_else(Pace::default, |_| Pace::told());
+                        let (handle, events) = GuestLink::spawn_at(path, macs, pace);
                         self.agent = Some(handle);
                         self.agent_port = alias;
                         reports = events;
@@ -380,7 +393,7 @@ impl Task {
         let leases = record.pairs.values().filter_map(|pair| pair.lease.as_ref());
         if self.shared.adapters.book().keep_only(record.spec.id, leases) {
             let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move { shared.tell_all(&Event::PoolChanged).await });
+            tokio::spawn(async move { shared.tell_waiting().await });
         }
     }
 
@@ -550,13 +563,16 @@ impl Task {
             Qmp::Resync { lost } => {
                 debug!(lost, "events of the monitor were lost");
                 self.handle(Event::LookAgain);
-            }
-            // Of the agent's port only: greeted for another's sake, an agent forgets what it is about to answer.
-            Qmp::PortChanged { id, open: true } if self.agent_port.as_ref() == Some(&id) => {
                 if let Some(handle) = &self.agent {
-                    handle.hello();
+                    handle.check();
                 }
             }
+            // Of the agent's port only: greeted for another's sake, an agent forgets what it is about to answer.
+            Qmp::PortChanged { id, open } if self.agent_port.as_ref() == Some(&id) => match &self.agent {
+                Some(handle) if open => handle.hello(),
+                Some(handle) => handle.closed(),
+                None => {}
+            },
             _ => {}
         }
     }
@@ -715,6 +731,7 @@ async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId, qmp: Q
             debug!(error = chain(&error), "QEMU announces the guest as often as it likes");
         }
     }
+    let mut connected = shared.adapters.libvirt.connected();
     for _ in 0..TRIES {
         match shared.adapters.libvirt.domain_xml(id, Scope::Live).await {
             Ok(Some(xml)) => match hybond_domxml::agent_channel(&xml) {
@@ -734,7 +751,12 @@ async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId, qmp: Q
             Ok(None) => return None,
             Err(error) => debug!(error = chain(&error), "the domain's XML cannot be had"),
         }
-        tokio::time::sleep(PAUSE).await;
+        // Right after a start, libvirt's connection is being opened.
+        let gone = tokio::time::timeout(PAUSE, connected.changed()).await;
+        if let Ok(Err(_)) = gone {
+            // Nobody keeps the connection any more: the daemon ends.
+            return None;
+        }
     }
     warn!("the domain has no channel org.hybond.agent.0: its traffic cannot be moved; run hybondctl enable again");
     None

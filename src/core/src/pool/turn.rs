@@ -1,4 +1,4 @@
-//! Who waits for a VF, and since when. When one is freed every guest is told and asks; the book lets the one have it that
+//! Who waits for a VF, and since when. When one is freed all who wait are told and ask; the book lets the one have it that
 //! began to wait first.
 //!
 //! A guest that waits asks again from time to time. One that has not asked for longer than that (its CPUs stand, it was
@@ -73,6 +73,13 @@ impl PoolBook {
             .filter(move |ask| ask.pool == *pool)
     }
 
+    /// Every domain that waits for a VF, of whatever pool: who is to be told when one is freed. Of a pool without any VF
+    /// nobody waits for one to be freed.
+    #[must_use]
+    pub fn all_waiting(&self) -> BTreeSet<DomainId> {
+        self.queue.iter().map(|waiting| waiting.ask.domain).collect()
+    }
+
     /// Sets the clock from `now` to `to`, as [`crate::guest::Guest::set_clock`] does; `to` must be later than `patience`. Who
     /// is not believed to wait any more is forgotten, as the next question would do.
     pub fn set_clock(&mut self, now: Millis, to: Millis, patience: Millis) {
@@ -132,6 +139,8 @@ mod tests {
         let pool = "lan".parse().expect("name");
         let order: Vec<_> = book.waiting(&pool).map(|ask| ask.mac.octets()[5]).collect();
         assert_eq!(order, [4, 5, 6]);
+        let told: Vec<_> = book.all_waiting().into_iter().collect();
+        assert_eq!(told, [4, 5, 6].map(|n| ask(n, None).domain), "and nobody who has a VF");
         give_back(&mut book, 1);
         // The quickest are not the first.
         let refused = take(&mut book, 6, None, 5_001).expect_err("not its turn");

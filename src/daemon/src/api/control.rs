@@ -19,7 +19,8 @@ use tokio::sync::broadcast;
 use tracing::debug;
 
 const AT_ONCE: socket::Limits = socket::Limits {
-    root: 64,
+    // Who empties a host may ask for all of its guests at once; each waits for its guest, not for the daemon.
+    root: 256,
     others: 64,
     each: 32,
 };

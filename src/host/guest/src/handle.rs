@@ -54,6 +54,8 @@ pub(crate) enum Order {
         reply: oneshot::Sender<Result<PairState, Failure>>,
     },
     Hello,
+    Closed,
+    Check,
 }
 
 /// Asks the agent of one domain. Clones share the channel.
@@ -93,6 +95,18 @@ impl GuestHandle {
     pub fn hello(&self) {
         // A full queue, or a link that has ended: a hello comes by itself, or is of no use any more.
         drop(self.orders.try_send(Order::Hello));
+    }
+
+    /// The guest has closed the port, as QEMU reports: its agent is gone, and who has asked it for something gets no answer.
+    pub fn closed(&self) {
+        // As for a hello, which finds it out more slowly.
+        drop(self.orders.try_send(Order::Closed));
+    }
+
+    /// Asks whether the agent is still there: reports of QEMU's that it has gone may have been lost.
+    pub fn check(&self) {
+        // As for a hello.
+        drop(self.orders.try_send(Order::Check));
     }
 
     /// The agent, while one answers.

@@ -4,7 +4,7 @@
 //! more than a few events, nor speak of a pair that is not its own; what it says wrongly is dropped and mentioned once.
 //!
 //! An agent may start late, be restarted or answer late, and QEMU may go and come again: a hello is repeated until it
-//! is answered, and then now and again, for nothing else tells that an agent has died.
+//! is answered, and then now and again, where nothing else tells that an agent has died ([`Pace::told`]).
 
 mod budget;
 mod error;

@@ -102,6 +102,9 @@ impl<'a> Session<'a> {
             order = self.link.orders.recv() => match order {
                 Some(Order::Ask { action, mac, reply }) => self.ask(action, mac, reply),
                 Some(Order::Hello) => self.hello_soon(),
+                Some(Order::Closed) => self.gone(),
+                // In its turn: an agent at work is left alone.
+                Some(Order::Check) => self.hello_at = Instant::now(),
                 None => return Ok(false),
             },
             listened = self.link.outbox.drain() => return Ok(listened),
@@ -173,10 +176,7 @@ impl<'a> Session<'a> {
         self.started = false;
         let present = self.link.agent.borrow().is_some();
         if present && self.unanswered >= SILENCE {
-            self.link.agent.send_replace(None);
-            self.link.outbox.gone();
-            self.known.clear();
-            self.pause = self.link.pace.first;
+            self.gone();
             return;
         }
         // While the guest does not even read, another hello would only be one more to read later.
@@ -197,6 +197,18 @@ impl<'a> Session<'a> {
         let wait = if present { self.link.pace.answer } else { self.pause };
         self.hello_at = Instant::now() + wait;
         self.pause = (self.pause * 2).min(self.link.pace.longest);
+    }
+
+    /// The agent is gone; the next one is greeted as the first was.
+    fn gone(&mut self) {
+        if self.link.agent.send_replace(None).is_some() {
+            self.link.outbox.gone();
+        }
+        // Who waits for an answer is told that there is none.
+        self.asked.clear();
+        self.known.clear();
+        self.pause = self.link.pace.first;
+        self.hello_at = Instant::now() + self.pause;
     }
 
     fn ask(&mut self, action: Action, mac: Mac, reply: Reply) {

@@ -144,6 +144,41 @@ async fn a_restarted_agent_is_told_its_pairs_and_a_dead_one_is_missed() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_port_is_watched_is_left_alone_and_gone_once_it_is_closed() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(Pace {
+        keepalive: LONG,
+        ..BRIEF
+    });
+    let mut port = guest.accept().await;
+    port.greet(vec![state(1, Path::Primary)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Primary)]));
+    let meanwhile = timeout(BRIEF.longest * 5, port.lines.next_line()).await;
+    assert!(meanwhile.is_err(), "{meanwhile:?}");
+
+    // Reports may have been lost: it is still there.
+    host.check();
+    port.greet(vec![state(1, Path::Primary)]).await;
+    assert!(host.agent().is_some());
+
+    let asking = tokio::spawn({
+        let host = host.clone();
+        async move { host.failover(mac(1), 0, LONG).await }
+    });
+    port.request().await;
+    host.closed();
+    assert!(matches!(asking.await.expect("task"), Err(GuestError::Gone { .. })));
+    assert_eq!(next(&mut events).await, GuestEvent::AgentGone);
+    // And comes back.
+    port.greet(vec![state(1, Path::Standby)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Standby)]));
+
+    // Or hangs.
+    host.check();
+    assert_eq!(next(&mut events).await, GuestEvent::AgentGone);
+}
+
+#[tokio::test]
 async fn what_asks_while_qemu_goes_is_told_so_and_the_next_qemu_is_found() {
     let guest = Guest::new();
     let (host, mut events) = guest.host(BRIEF);
