@@ -118,7 +118,8 @@ pub struct Figure {
     /// What it is held against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goal: Option<Goal>,
-    /// All of them, in the order in which they were taken.
+    /// All of them, in the order in which they were taken. Left out of what is published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<f64>,
 }
 

@@ -53,6 +53,24 @@ impl About {
     }
 }
 
+impl About {
+    /// What is the same for all that is measured on one machine, as a sentence.
+    #[must_use]
+    pub fn machine(&self) -> String {
+        let Self {
+            cpu,
+            cores,
+            memory_mib,
+            kernel,
+            hypervisor,
+            ..
+        } = self;
+        format!(
+            "The machine: {cpu}, {cores} cores, {memory_mib} MiB, kernel {kernel}; itself a virtual machine: {hypervisor}."
+        )
+    }
+}
+
 /// The value of `NAME : value`, as the kernel writes it.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;

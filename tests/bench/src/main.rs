@@ -5,6 +5,7 @@
 
 mod figures;
 mod machine;
+mod migrate;
 mod own;
 mod page;
 mod picture;
@@ -13,14 +14,17 @@ mod table;
 mod usage;
 mod variant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use page::Report;
+use page::{Measured, Report};
 use scale::plan::Plan;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Every benchmark, in the order of the page.
+const KNOWN: [&str; 6] = ["migrate", "memory", "hook", "agent", "switch", "scale"];
 
 /// The programs that are measured: those of the packages.
 #[derive(Debug, Args)]
@@ -59,7 +63,7 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// Which: hook, agent, switch, scale. All without.
+    /// Which: migrate and memory (on two emulated hosts), hook, agent, switch, scale. All without.
     only: Vec<String>,
     /// How often each variant is taken.
     #[arg(long, default_value_t = 10, value_name = "N")]
@@ -73,18 +77,33 @@ struct Run {
     /// Sizes of hosts, as DOMAINS:PFS.
     #[arg(long, value_delimiter = ',', default_values = ["10:1", "100:2", "1000:16", "1000:64"], value_name = "LIST")]
     sizes: Vec<String>,
-    /// Where to write report.json and the pictures.
+    /// Memory of guests, in MiB. The emulated hosts have 2 GiB.
+    #[arg(long, value_delimiter = ',', default_values_t = [256, 512, 768, 1024], value_name = "LIST")]
+    memory: Vec<u32>,
+    /// Where to write report.json and the pictures. What it has of benchmarks that are not run now is kept.
     #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
     out: PathBuf,
-    /// Where to write the page; not written without.
-    #[arg(long, value_name = "FILE")]
-    page: Option<PathBuf>,
     #[command(flatten)]
     programs: Programs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Writes performance.md out of a report, with the pictures beside it, and measures nothing.
+    Page {
+        /// What was measured.
+        #[arg(long, default_value = "target/bench/report.json", value_name = "FILE")]
+        report: PathBuf,
+        /// Where to write it.
+        #[arg(long, default_value = "docs", value_name = "FOLDER")]
+        into: PathBuf,
+    },
+    /// The peer's side of a stream of TCP.
+    #[command(hide = true)]
+    Sink {
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// One go of `scale`, which takes namespaces of its own.
     #[command(hide = true)]
     Inside {
@@ -104,6 +123,8 @@ enum Command {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
+        Some(Command::Page { report, into }) => page::publish(&report, &into),
+        Some(Command::Sink { out }) => migrate::tcp::sink(&out),
         Some(Command::Inside {
             domains,
             pfs,
@@ -139,13 +160,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 fn run(mut run: Run) -> Result<()> {
     let sizes: Vec<Plan> = run.sizes.iter().map(|text| size(text)).collect::<Result<_>>()?;
-    let known = ["hook", "agent", "switch", "scale"];
-    let unknown = run.only.iter().find(|name| !known.contains(&name.as_str()));
-    ensure!(
-        unknown.is_none(),
-        "no benchmark named {unknown:?}; there are {}",
-        known.join(", ")
-    );
+    if let Some(unknown) = run.only.iter().find(|name| !KNOWN.contains(&name.as_str())) {
+        bail!("no benchmark is named {unknown}; there are {}", KNOWN.join(", "));
+    }
     fs::create_dir_all(&run.out).with_context(|| format!("cannot make {}", run.out.display()))?;
     let out = absolute(&run.out)?;
     let programs = &mut run.programs;
@@ -153,16 +170,16 @@ fn run(mut run: Run) -> Result<()> {
         *program = absolute(program)?;
     }
     let idle = Duration::from_secs(run.idle);
-    let mut report = Report {
-        about: machine::About::here()?,
-        rounds: run.rounds,
-        sections: Vec::new(),
-    };
-    for name in known {
+    let file = out.join("report.json");
+    let mut report = Report::read(&file)?;
+    for name in KNOWN {
         if !run.only.is_empty() && !run.only.iter().any(|only| only == name) {
             continue;
         }
+        let about = machine::About::here()?;
         let section = match name {
+            "migrate" => migrate::bench(&out, run.rounds)?,
+            "memory" => migrate::memory::bench(&out, run.rounds, &run.memory)?,
             "hook" => own::hook::bench(&run.programs, &out, run.calls)?,
             "agent" => own::agent::bench(&run.programs, run.rounds, idle)?,
             // Each gives two figures.
@@ -170,12 +187,14 @@ fn run(mut run: Run) -> Result<()> {
             _ => scale::bench(&run.programs, &out, run.rounds, &sizes, idle)?,
         };
         say(&table::plain(&section))?;
-        report.sections.push(section);
+        let measured = Measured {
+            about,
+            rounds: run.rounds,
+            section,
+        };
+        report.put(measured, &KNOWN);
         // After each: what was measured for half an hour is not lost to what comes after it.
-        fs::write(out.join("report.json"), serde_json::to_string_pretty(&report)? + "\n")?;
-    }
-    if let Some(page) = &run.page {
-        fs::write(page, page::page(&report)).with_context(|| format!("cannot write {}", page.display()))?;
+        report.write(&file)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Figures as text: for a terminal, and as Markdown.
 
 use crate::figures::{Figure, Point, Section};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const HEAD: [&str; 9] = ["figure", "of", "median", "quartiles", "p99", "n", "ratio", "goal", ""];
@@ -19,6 +20,12 @@ pub fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
+/// A figure's median with its unit.
+#[must_use]
+pub fn shown(figure: &Figure) -> String {
+    format!("{} {}", number(figure.summary.median), figure.unit)
+}
+
 fn row(figure: &Figure) -> [String; 9] {
     let summary = &figure.summary;
     let ratio = figure.ratio.as_ref();
@@ -31,7 +38,7 @@ fn row(figure: &Figure) -> [String; 9] {
     [
         figure.what.clone(),
         figure.variant.clone(),
-        format!("{} {}", number(summary.median), figure.unit),
+        shown(figure),
         format!("{} – {}", number(summary.q1), number(summary.q3)),
         number(summary.p99),
         summary.n.to_string(),
@@ -83,18 +90,28 @@ pub fn plain(section: &Section) -> String {
     text
 }
 
-/// A table in Markdown, and the slopes below it.
+/// A table in Markdown, and the slopes below it. `before`: by figure and variant, what is shown in a further column.
 #[must_use]
-pub fn markdown(section: &Section) -> String {
+pub fn markdown(section: &Section, before: &BTreeMap<(String, String), String>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(&HEAD.map(str::to_owned));
-    text += "|---|---|---:|---:|---:|---:|---:|---:|---|\n";
+    let mut head: Vec<String> = HEAD.map(str::to_owned).to_vec();
+    let mut below = "|---|---|---:|---:|---:|---:|---:|---:|---|".to_owned();
+    if !before.is_empty() {
+        head.push("before".to_owned());
+        below += "---:|";
+    }
+    let mut text = line(&head) + &below + "\n";
     for figure in &section.figures {
         let mut cells = row(figure);
         if figure.goal.as_ref().is_some_and(|goal| !goal.met) {
             cells[8] = "**missed**".to_owned();
         }
-        text += &line(&cells.map(|cell| cell.replace('|', "\\|")));
+        let mut cells = cells.map(|cell| cell.replace('|', "\\|")).to_vec();
+        if !before.is_empty() {
+            let of = (figure.what.clone(), figure.variant.clone());
+            cells.push(before.get(&of).cloned().unwrap_or_default());
+        }
+        text += &line(&cells);
     }
     if !section.slopes.is_empty() {
         text += "\n| grows | for each | by | without any |\n|---|---|---:|---:|\n";
@@ -145,7 +162,10 @@ time of a call  hook              1.50 ms  1.50 – 2.38  3.21  3  1.50 × empty
             .filter_map(|line| line.find("  3 ").or(line.find("  n ")))
             .collect();
         assert!(ends.windows(2).all(|pair| pair[0].abs_diff(pair[1]) <= 4), "{table}");
-        assert!(markdown(&section()).contains("| p99 ≤ 2.00 | **missed** |"));
+        let before = BTreeMap::from([(("time of a call".to_owned(), "hook".to_owned()), "9.00 ms".to_owned())]);
+        let with = markdown(&section(), &before);
+        assert!(with.contains("| p99 ≤ 2.00 | **missed** | 9.00 ms |"), "{with}");
+        assert!(!markdown(&section(), &BTreeMap::new()).contains("before"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const NAME: &str = "hybond-agent";
@@ -39,9 +40,10 @@ impl Variant for Idle<'_> {
         tcsetattr(&slave, SetArg::TCSANOW, &settings)?;
         let port = nix::unistd::ttyname(&slave)?;
         let state = self.state.join("state");
+        let log = self.state.join("log");
         let child = Command::new("unshare")
             .args(["--net", "--", "sh", "-c"])
-            .arg("ip link add a type veth peer name b && ip link set a up && ip link set b up && exec \"$0\" \"$@\"")
+            .arg("ip link add name v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up && exec \"$0\" \"$@\"")
             .arg(&self.programs.agent)
             .arg("--port")
             .arg(&port)
@@ -49,12 +51,15 @@ impl Variant for Idle<'_> {
             .arg(&state)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(&log)?)
             .spawn()
             .context("unshare is in Debian's util-linux")?;
         let agent = Ended(child);
         let mut host = File::from(master);
-        greet(&mut host)?;
+        if let Err(error) = greet(&mut host) {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            return Err(error.context(format!("the agent said: {:?}", said.trim())));
+        }
         let pid = agent.0.id();
         // What it does of the greeting's is over once it sleeps again.
         std::thread::sleep(Duration::from_secs(1));
@@ -79,7 +84,8 @@ impl Drop for Ended {
     }
 }
 
-/// Says hello until the agent answers.
+/// Says hello, and waits for the agent's answer. This program has the terminal's other end open, too, so that an agent that has
+/// ended is missed by its silence only.
 fn greet(host: &mut File) -> Result<()> {
     let pairs = vec!["52:54:00:aa:00:01".parse()?];
     let hello = ToAgent::Hello {
@@ -91,17 +97,26 @@ fn greet(host: &mut File) -> Result<()> {
     host.write_all(&line::encode(&hello, LIMIT)?)?;
     let begun = Instant::now();
     let mut lines = LineBuffer::new(LIMIT);
-    let mut bytes = [0; 4096];
-    while begun.elapsed() < GREETING {
-        let n = host.read(&mut bytes)?;
-        lines.push(bytes.get(..n).unwrap_or_default());
+    // It ends with the terminal.
+    let (heard, waiting) = mpsc::channel();
+    let mut reader = host.try_clone()?;
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(n @ 1..) = reader.read(&mut bytes) {
+            if heard.send(bytes.get(..n).unwrap_or_default().to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    while let Ok(bytes) = waiting.recv_timeout(GREETING.saturating_sub(begun.elapsed())) {
+        lines.push(&bytes);
         while let Some(line) = lines.next_line()? {
             if let Ok(FromAgent::Hello { .. }) = line::decode(&line, LIMIT) {
                 return Ok(());
             }
         }
     }
-    bail!("the agent does not answer")
+    bail!("the agent has not answered a hello within {} s", GREETING.as_secs())
 }
 
 /// Measures it.

@@ -67,8 +67,10 @@ fn answer(socket: &Path) -> Result<()> {
             let mut request = Vec::new();
             // A request that makes no sense gets no answer: the call then fails, and with it the benchmark.
             let read = BufReader::new(&stream).read_until(b'\n', &mut request);
-            if read.is_ok() && line::decode::<Request>(&request, LIMIT).is_ok() && stream.write_all(&proceed).is_err() {
-                return;
+            let asked = read.is_ok() && line::decode::<Request>(&request, LIMIT).is_ok();
+            if asked && stream.write_all(&proceed).is_err() {
+                // Who asked has gone, which its call tells.
+                continue;
             }
         }
     });

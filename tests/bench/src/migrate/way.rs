@@ -1,0 +1,258 @@
+//! The ways to migrate a guest whose traffic goes over a VF, and the one without a VF, each as its users go it.
+
+use anyhow::{Context, Result, ensure};
+use hybond_lab::scenario::{HybridGuest, MIGRATE, timeline};
+use hybond_lab::{Host, Machine};
+use std::time::{Duration, Instant};
+
+const BOOT: Duration = Duration::from_secs(400);
+const MIGRATION: Duration = Duration::from_secs(400);
+/// From a guest that runs to one whose traffic goes over its VF.
+const SETTLE: Duration = Duration::from_secs(180);
+/// libvirt's network of the VFs of each host's first PF, for the ways that leave the VF to libvirt.
+const NETWORK: &str = "bench-vfs";
+/// The VF's device, as `virsh attach-device` and `detach-device` take it.
+const DEVICE: &str = "/root/bench-vf.xml";
+
+/// A way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// No VF at all: the floor.
+    Virtio,
+    /// hybond.
+    Hybond,
+    /// libvirt's `<teaming>`: QEMU's failover, and net_failover in the guest.
+    Teaming,
+    /// `virsh detach-device`, `virsh migrate`, `virsh attach-device`, and a bond with miimon in the guest.
+    Script,
+}
+
+/// What a way says of one migration that cannot be seen from outside.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// From the beginning until the guest has let go of its VF.
+    pub drain: Option<Duration>,
+}
+
+impl Way {
+    /// All, the floor first.
+    pub const ALL: [Self; 4] = [Self::Virtio, Self::Hybond, Self::Teaming, Self::Script];
+
+    /// Its name in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio only",
+            Self::Hybond => "hybond",
+            Self::Teaming => "libvirt teaming",
+            Self::Script => "script, miimon 100",
+        }
+    }
+
+    /// Whether there is a VF to come back to.
+    #[must_use]
+    pub fn has_vf(self) -> bool {
+        self != Self::Virtio
+    }
+
+    /// Starts the guest, and waits until its traffic goes over its VF, if it is to have one.
+    ///
+    /// # Errors
+    /// libvirt refuses, or it takes too long.
+    pub fn start(self, guest: &HybridGuest, host: &Host) -> Result<()> {
+        guest.guest.forget_console(host)?;
+        if self == Self::Hybond {
+            guest.start(host)?;
+            return Ok(());
+        }
+        let file = xml_file(guest);
+        host.write_file(&file, self.xml(guest, host).as_bytes(), "644")?;
+        host.ok(&format!("virsh define {file} && virsh start {}", guest.name()))?;
+        guest.guest.wait_ready(host, BOOT)?;
+        if self == Self::Script {
+            guest.guest.ok(host, &bond(guest))?;
+            host.ok(&attach(guest))?;
+        }
+        self.wait_active(guest, host)
+    }
+
+    /// Waits until the guest's traffic goes over its VF; at once where it is to have none.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn wait_active(self, guest: &HybridGuest, host: &Host) -> Result<()> {
+        // Asked of the guest itself, which looks every 20 ms: the same for all.
+        let active = match self {
+            Self::Virtio => return Ok(()),
+            Self::Hybond => "cat /sys/class/net/*/bonding/active_slave 2>/dev/null | grep -qv -e nsby -e '^$'".to_owned(),
+            // net_failover sends by its primary for as long as that is up and has carrier.
+            Self::Teaming => "for n in /sys/class/net/*; do [ -e $n/master ] || continue; \
+                case $(readlink $n/device/driver) in *igbvf) [ \"$(cat $n/carrier 2>/dev/null)\" = 1 ] && exit 0;; esac; done; exit 1"
+                .to_owned(),
+            Self::Script => "grep -qv -e '^eth0$' -e '^$' /sys/class/net/bond0/bonding/active_slave".to_owned(),
+        };
+        let tries = SETTLE.as_millis() / 20;
+        let wait = format!("i=0; until ( {active} ); do i=$((i+1)); [ $i -lt {tries} ] || exit 1; sleep 0.02; done");
+        let output = guest.guest.run_within(host, &format!("( {wait} )"), SETTLE)?;
+        ensure!(
+            output.success(),
+            "{}: the VF of {} carries nothing",
+            self.name(),
+            guest.name()
+        );
+        Ok(())
+    }
+
+    /// Migrates it.
+    ///
+    /// # Errors
+    /// A command fails.
+    pub fn migrate(self, guest: &HybridGuest, from: &Host, to: &Host) -> Result<Told> {
+        let mut told = Told::default();
+        let begun = Instant::now();
+        if self == Self::Hybond {
+            let output = guest.migrate(from, to)?;
+            ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
+            return Ok(told);
+        }
+        if self == Self::Script {
+            // It returns before the guest has let go.
+            from.ok(&format!("virsh detach-device {} {DEVICE} --live", guest.name()))?;
+            let gone = format!("! virsh domiflist {} | grep -q {NETWORK}", guest.name());
+            from.until("the VF's leave", &gone, SETTLE)?;
+            told.drain = Some(begun.elapsed());
+        }
+        // The PF has another name there, and nobody but the one who migrates to say so.
+        let there = xml_file(guest);
+        from.write_file(&there, self.xml(guest, to).as_bytes(), "644")?;
+        let command = format!(
+            "{MIGRATE} {} qemu+tls://{}/system --xml {there}",
+            guest.name(),
+            to.name()
+        );
+        let output = from.run_within(&command, MIGRATION)?;
+        ensure!(output.success(), "{command}: {}", output.stderr.trim());
+        if self == Self::Script {
+            to.ok(&attach(guest))?;
+        }
+        Ok(told)
+    }
+
+    /// What is known after the migration only.
+    ///
+    /// # Errors
+    /// hybondd does not tell.
+    pub fn told(self, guest: &HybridGuest, from: &Host, to: &Host, told: Told) -> Result<Told> {
+        if self != Self::Hybond {
+            return Ok(told);
+        }
+        let timeline = timeline(from, to, &guest.domain.uuid)?;
+        let phase = |name: &str| timeline.source.phases.iter().find(|phase| phase.name == name);
+        let drain = phase("failover").zip(phase("unplug").and_then(|phase| phase.end_ms));
+        let drain = drain.map(|(failover, end)| Duration::from_secs_f64((end - failover.start_ms).max(0.0) / 1e3));
+        Ok(Told { drain })
+    }
+
+    /// The domain for a host.
+    fn xml(self, guest: &HybridGuest, host: &Host) -> String {
+        let mut domain = guest.domain.clone();
+        domain.kernel_arguments += match self {
+            Self::Virtio => " lab.virtio-only",
+            _ => " lab.noagent",
+        };
+        for (_, pf) in &mut domain.nics {
+            *pf = host.pfs().first().cloned().unwrap_or_default();
+        }
+        let xml = domain.xml();
+        if self != Self::Teaming {
+            return xml;
+        }
+        // One of two: what QEMU's failover keeps from the guest until it knows of the standby.
+        let standby = "<model type='virtio'/>\n      <teaming type='persistent'/>\n      <alias name='ua-standby'/>";
+        let xml = xml.replacen("<model type='virtio'/>", standby, 1);
+        let vf = device(guest, "<teaming type='transient' persistent='ua-standby'/>");
+        xml.replacen("</interface>", &format!("</interface>\n{vf}"), 1)
+    }
+}
+
+/// Makes on a host what the ways need that leave the VF to libvirt.
+///
+/// # Errors
+/// libvirt refuses.
+pub fn prepare(host: &Host) -> Result<()> {
+    let pf = host.pfs().first().context("no PF")?;
+    let network = format!(
+        "<network><name>{NETWORK}</name><forward mode='hostdev' managed='yes'><pf dev='{pf}'/></forward></network>"
+    );
+    host.write_file("/root/bench-vfs.xml", network.as_bytes(), "644")?;
+    host.ok(&format!(
+        "virsh net-define /root/bench-vfs.xml && virsh net-start {NETWORK} && virsh net-autostart {NETWORK}"
+    ))?;
+    Ok(())
+}
+
+/// Puts the VF's device where the script looks for it.
+///
+/// # Errors
+/// The host cannot write it.
+pub fn device_file(guest: &HybridGuest, host: &Host) -> Result<()> {
+    host.write_file(DEVICE, device(guest, "").as_bytes(), "644")
+}
+
+fn xml_file(guest: &HybridGuest) -> String {
+    format!("/root/{}-bench.xml", guest.name())
+}
+
+fn mac(guest: &HybridGuest) -> &str {
+    guest.domain.nics.first().map_or("", |(mac, _)| mac.as_str())
+}
+
+fn device(guest: &HybridGuest, teaming: &str) -> String {
+    format!(
+        "<interface type='network'><mac address='{}'/><source network='{NETWORK}'/>{teaming}</interface>",
+        mac(guest)
+    )
+}
+
+fn attach(guest: &HybridGuest) -> String {
+    format!("virsh attach-device {} {DEVICE} --live", guest.name())
+}
+
+/// The bond that people make, on one line of shell: the virtio NIC first, and whatever NIC of the same address comes later, as
+/// udev's rule would put it there.
+fn bond(guest: &HybridGuest) -> String {
+    let words = guest.domain.kernel_arguments.split_whitespace();
+    let addresses: String = words
+        .filter_map(|word| word.strip_prefix("lab.ip=").or_else(|| word.strip_prefix("lab.ip6=")))
+        .map(|address| format!("ip addr add {address} dev bond0; "))
+        .collect();
+    let b = "/sys/class/net/bond0/bonding";
+    format!(
+        "set -e; echo +bond0 >/sys/class/net/bonding_masters; echo active-backup >{b}/mode; echo 100 >{b}/miimon; \
+         ip addr flush dev eth0; ip link set eth0 down; echo +eth0 >{b}/slaves; ip link set bond0 up; {addresses}set +e; \
+         (while :; do for n in /sys/class/net/*; do d=${{n##*/}}; [ -e $n/master ] || [ ! -e $n/device ] || \
+         [ \"$(cat $n/address)\" != {mac} ] || {{ ip link set $d down; echo +$d >{b}/slaves; echo $d >{b}/primary; }}; done; \
+         sleep 0.1; done) >/dev/null 2>&1 </dev/null &",
+        mac = mac(guest)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_the_guest_are_one_line_and_the_bond_gets_the_guests_addresses() {
+        let guest = HybridGuest {
+            domain: hybond_lab::Domain::new("bench", "pf0"),
+            guest: hybond_lab::Guest::new("bench"),
+            migrate: MIGRATE,
+        };
+        let line = bond(&guest);
+        assert!(
+            !line.contains('\n') && line.contains("ip addr add 10.88.0.50/24 dev bond0; "),
+            "{line}"
+        );
+        assert!(line.contains("!= 52:54:00:aa:00:01"), "{line}");
+    }
+}
