@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::broadcast;
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -112,7 +111,7 @@ async fn daemon(folder: &Path, xml: &str) -> Arc<Shared> {
         started: Instant::now(),
     };
     let journal = Journal::open(folder.join("state")).expect("a journal");
-    let shared = Shared::new(adapters, journal, broadcast::channel(64).0);
+    let shared = Shared::new(adapters, journal);
     let control = api::listen(&folder.join("control"), None).expect("listening");
     let plug_reason = "set by the test".to_owned();
     tokio::spawn(api::control::serve(Arc::clone(&shared), About { plug_reason }, control));

@@ -23,7 +23,7 @@ pub struct Shared {
     /// Stable storage.
     pub journal: Arc<Journal>,
     /// Phases, as they happen.
-    pub feed: Feed,
+    pub feed: Arc<Feed>,
     /// When the daemon started: the clock of the guests' machines.
     pub started: Instant,
     /// Held by who writes reservations down.
@@ -100,11 +100,11 @@ impl Drop for Withdrawn {
 impl Shared {
     /// With no guests yet.
     #[must_use]
-    pub fn new(adapters: Adapters, journal: Journal, feed: Feed) -> Arc<Self> {
+    pub fn new(adapters: Adapters, journal: Journal) -> Arc<Self> {
         Arc::new(Self {
             adapters,
             journal: Arc::new(journal),
-            feed,
+            feed: Arc::default(),
             started: Instant::now(),
             reserving: tokio::sync::Mutex::new(()),
             reserved: tokio::sync::Notify::new(),

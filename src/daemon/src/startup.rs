@@ -21,13 +21,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 /// Group of those who may use hybondctl, beside root.
 const GROUP: &str = "hybond";
-/// Phases that a slow watcher may be behind.
-const FEED: usize = 1024;
 
 /// Ready to run.
 pub struct Daemon {
@@ -143,8 +141,7 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
         started: Instant::now(),
         config,
     };
-    let (feed, _) = broadcast::channel(FEED);
-    let shared = Shared::new(adapters, journal, feed);
+    let shared = Shared::new(adapters, journal);
     for (record, kept) in records {
         info!(domain = record.spec.name, domain_uuid = %record.spec.id, stage = record.stage_name(), "{}: taken up again", record.spec.name);
         shared.take_up(record, kept);

@@ -84,7 +84,7 @@ pub async fn run(
         let id = record.spec.id;
         let path = hybond_domxml::qmp_path(id);
         let (link, monitor) = QmpLink::spawn(path);
-        let recorder = Recorder::new(id, record.spec.name.clone(), shared.feed.clone());
+        let recorder = Recorder::new(id, record.spec.name.clone(), Arc::clone(&shared.feed));
         let guest = Guest::new(record, shared.adapters.config.guest);
         let task = Task {
             shared: Arc::clone(&shared),

@@ -2,14 +2,43 @@
 
 use hybond_core::ids::DomainId;
 use hybond_wire::control::{Phase, Response, Run};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 
 /// Most phases of one run. A guest that flaps for hours fills no memory.
 const MAX_PHASES: usize = 256;
 
-/// Phases as they begin and end, to all who watch.
-pub type Feed = broadcast::Sender<(DomainId, Response)>;
+/// Phases that a slow watcher may be behind.
+const BEHIND: usize = 64;
+
+/// Phases as they begin and end, to whoever watches a domain. Each domain that is watched has a channel of its own: on one for
+/// all of them, each of many drains at once would be woken by the phases of all others.
+#[derive(Debug, Default)]
+pub struct Feed(Mutex<HashMap<DomainId, broadcast::Sender<Response>>>);
+
+impl Feed {
+    /// Phases of a domain from now on, for as long as the receiver is kept.
+    #[must_use]
+    pub fn subscribe(&self, id: DomainId) -> broadcast::Receiver<Response> {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of those that nobody watches any more.
+        watched.retain(|_, channel| channel.receiver_count() > 0);
+        watched
+            .entry(id)
+            .or_insert_with(|| broadcast::channel(BEHIND).0)
+            .subscribe()
+    }
+
+    fn tell(&self, id: DomainId, told: impl FnOnce() -> Response) {
+        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = watched.get(&id) {
+            // An error means that nobody watches any more.
+            drop(channel.send(told()));
+        }
+    }
+}
 
 /// Milliseconds since the epoch, with fraction.
 #[must_use]
@@ -22,14 +51,14 @@ pub fn wall_ms(at: SystemTime) -> f64 {
 pub struct Recorder {
     id: DomainId,
     name: String,
-    feed: Feed,
+    feed: Arc<Feed>,
     open: Option<Run>,
 }
 
 impl Recorder {
     /// For a guest.
     #[must_use]
-    pub fn new(id: DomainId, name: String, feed: Feed) -> Self {
+    pub fn new(id: DomainId, name: String, feed: Arc<Feed>) -> Self {
         Self {
             id,
             name,
@@ -145,11 +174,43 @@ impl Recorder {
     }
 
     fn tell(&self, phase: &Phase) {
-        let told = Response::Progress {
+        self.feed.tell(self.id, || Response::Progress {
             domain: self.name.clone(),
             phase: phase.clone(),
-        };
-        // An error means that nobody watches.
-        drop(self.feed.send((self.id, told)));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_watches_a_guest_is_told_of_its_phases_and_of_no_others() {
+        let feed = Arc::new(Feed::default());
+        let [one, other] = [1, 2].map(|n| DomainId::from_bytes([n; 16]));
+        let recorder = |id, name: &str| Recorder::new(id, name.to_owned(), Arc::clone(&feed));
+        let (mut first, mut second) = (recorder(one, "one"), recorder(other, "other"));
+        let (mut watcher, mut further) = (feed.subscribe(one), feed.subscribe(one));
+        second.start("plug", None);
+        first.start("failover", None);
+        for watcher in [&mut watcher, &mut further] {
+            let told = watcher.try_recv().expect("told");
+            assert!(
+                matches!(told, Response::Progress { domain, phase } if domain == "one" && phase.name == "failover")
+            );
+            assert!(watcher.try_recv().is_err(), "and of nothing else");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_nobody_watches_any_more_costs_nothing_and_can_be_watched_again() {
+        let feed = Feed::default();
+        let [one, other] = [1, 2].map(|n| DomainId::from_bytes([n; 16]));
+        drop(feed.subscribe(one));
+        feed.tell(other, || unreachable!("nobody watches"));
+        let _watcher = feed.subscribe(other);
+        assert_eq!(feed.0.lock().expect("whole").len(), 1);
+        assert!(feed.subscribe(one).try_recv().is_err());
     }
 }

@@ -188,7 +188,7 @@ pub(super) async fn act(
         Ask::SetPolicy(..) => ("set", drain_within + PLUG_WITHIN),
         _ => ("plugged", PLUG_WITHIN),
     };
-    let mut feed = shared.feed.subscribe();
+    let mut feed = shared.feed.subscribe(id);
     let answer = tokio::time::timeout(within, task.ask(shared, ask));
     tokio::pin!(answer);
     loop {
@@ -202,18 +202,18 @@ pub(super) async fn act(
                     failed(ErrorKind::Failed, format!("{domain} was not {done} within {s} s; see hybondctl status {domain}"))
                 }
             }),
-            told = feed.recv() => pass_on(stream, id, told).await?,
+            told = feed.recv() => pass_on(stream, told).await?,
         }
     }
 }
 
-type Told = Result<(DomainId, Response), broadcast::error::RecvError>;
+type Told = Result<Response, broadcast::error::RecvError>;
 
-async fn pass_on(stream: &mut UnixStream, id: DomainId, told: Told) -> Result<(), ExchangeError> {
+async fn pass_on(stream: &mut UnixStream, told: Told) -> Result<(), ExchangeError> {
     match told {
-        Ok((of, progress)) if of == id => socket::write(stream, &progress, RESPONSE_LIMIT).await,
-        // Another's, or some were missed: progress is for the eye.
-        _ => Ok(()),
+        Ok(progress) => socket::write(stream, &progress, RESPONSE_LIMIT).await,
+        // Some were missed: progress is for the eye.
+        Err(_) => Ok(()),
     }
 }
 
@@ -221,13 +221,13 @@ async fn watch(shared: &Arc<Shared>, stream: &mut UnixStream, domain: &str) -> R
     let Some((id, _)) = shared.find(domain) else {
         return socket::write(stream, &not_found(domain), RESPONSE_LIMIT).await;
     };
-    let mut feed = shared.feed.subscribe();
+    let mut feed = shared.feed.subscribe(id);
     loop {
         let told = tokio::select! {
             told = feed.recv() => told,
             () = socket::closed(stream) => return Ok(()),
         };
-        pass_on(stream, id, told).await?;
+        pass_on(stream, told).await?;
     }
 }
 

@@ -86,7 +86,7 @@ async fn drain(
     let Some(task) = shared.task(domain) else {
         return without_task(me, domain, shared.adapters.libvirt.state(domain).await);
     };
-    let mut feed = shared.feed.subscribe();
+    let mut feed = shared.feed.subscribe(domain);
     let answer = task.ask(shared, Ask::Drain(migration));
     tokio::pin!(answer);
     let deadline = tokio::time::sleep(within.saturating_sub(MARGIN));
@@ -103,8 +103,8 @@ async fn drain(
                 return Response::Refused { reason };
             }
             told = feed.recv() => {
-                if let Ok((id, Told::Progress { phase, .. })) = told {
-                    let begun = id == domain && phase.end_ms.is_none();
+                if let Ok(Told::Progress { phase, .. }) = told {
+                    let begun = phase.end_ms.is_none();
                     if begun && incoming.responder.progress(&phase.name).await.is_err() {
                         return Response::Refused { reason: "the peer has gone".into() };
                     }
