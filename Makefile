@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export HYBOND_CACHE ?= /var/cache/hybond-lab
 
-.PHONY: bench test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-tier3 test-crash test-faults test-packages test-fuzz soak demo packages clean
+.PHONY: bench bench-own test-all help setup setup-build build lint test test-unit test-pair test-netns test-qemu test-guest test-lab test-tier3 test-crash test-faults test-packages test-fuzz soak demo packages clean
 
 help: ## this text
 	@echo "hybond: SR-IOV guests that migrate with a plain 'virsh migrate'. As root, on Debian 12 or 13:"
@@ -75,8 +75,15 @@ test-fuzz: setup-build ## hostile input: each parser against bytes made up for 2
 soak: setup ## 14 guests, 60 migrations between two libvirtds, everything looked at after each; up to 30 minutes
 	packaging/dev/test.sh soak
 
-bench: setup packages ## what hybond costs: table, JSON and pictures in target/bench/, and docs/performance.md; an hour, leave the machine alone
-	cargo run --release --locked -p hybond-bench -- --page docs/performance.md
+# Of `make bench`: how often each variant is taken.
+ROUNDS ?= 10
+
+bench: setup packages ## what hybond costs: table, JSON and pictures in target/bench/, and docs/performance.md; hours, leave the machine alone
+	cargo run --release --locked -p hybond-bench -- --rounds $(ROUNDS)
+	cargo run --release --locked -p hybond-bench -- page
+
+bench-own: setup packages ## of that, what needs no emulated hosts, short: 'make bench-own ROUNDS=3'; no page is written
+	cargo run --release --locked -p hybond-bench -- --rounds $(ROUNDS) --idle 5 --sizes 10:1,100:2,1000:16 hook agent switch scale
 
 demo: setup packages ## two emulated hosts, a guest with a VF, virsh migrate there and back; report in target/demo/
 	cargo run --locked -p hybond-lab --bin hybond-lab -- demo
