@@ -11,6 +11,8 @@ const MIGRATION: Duration = Duration::from_secs(400);
 const SETTLE: Duration = Duration::from_secs(180);
 /// libvirt's network of the VFs of each host's first PF, for the ways that leave the VF to libvirt.
 const NETWORK: &str = "bench-vfs";
+/// Two NICs of the domain have one address: the script tells them apart by this name.
+const ALIAS: &str = "ua-bench-vf";
 /// The VF's device, as `virsh attach-device` and `detach-device` take it.
 const DEVICE: &str = "/root/bench-vf.xml";
 
@@ -118,7 +120,10 @@ impl Way {
         if self == Self::Script {
             // It returns before the guest has let go.
             from.ok(&format!("virsh detach-device {} {DEVICE} --live", guest.name()))?;
-            let gone = format!("! virsh domiflist {} | grep -q {NETWORK}", guest.name());
+            let gone = format!(
+                "xml=$(virsh dumpxml {}) && ! echo \"$xml\" | grep -q {ALIAS}",
+                guest.name()
+            );
             from.until("the VF's leave", &gone, SETTLE)?;
             told.drain = Some(begun.elapsed());
         }
@@ -196,7 +201,8 @@ pub fn prepare(host: &Host) -> Result<()> {
 /// # Errors
 /// The host cannot write it.
 pub fn device_file(guest: &HybridGuest, host: &Host) -> Result<()> {
-    host.write_file(DEVICE, device(guest, "").as_bytes(), "644")
+    let device = device(guest, &format!("<alias name='{ALIAS}'/>"));
+    host.write_file(DEVICE, device.as_bytes(), "644")
 }
 
 fn xml_file(guest: &HybridGuest) -> String {
