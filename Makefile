@@ -75,11 +75,12 @@ test-fuzz: setup-build ## hostile input: each parser against bytes made up for 2
 soak: setup ## 14 guests, 60 migrations between two libvirtds, everything looked at after each; up to 30 minutes
 	packaging/dev/test.sh soak
 
-# Of `make bench`: how often each variant is taken.
+# Of `make bench`: how often each variant is taken, and which parts (migrate memory hook agent switch scale; all without).
 ROUNDS ?= 10
+PARTS ?=
 
-bench: setup packages ## what hybond costs: table, JSON and pictures in target/bench/, and docs/performance.md; hours, leave the machine alone
-	cargo run --release --locked -p hybond-bench -- --rounds $(ROUNDS)
+bench: setup packages ## what hybond costs: table, JSON and pictures in target/bench/, and docs/performance.md; hours ('make bench PARTS=migrate': 40 minutes), leave the machine alone
+	cargo run --release --locked -p hybond-bench -- --rounds $(ROUNDS) $(PARTS)
 	cargo run --release --locked -p hybond-bench -- page
 
 bench-own: setup packages ## of that, what needs no emulated hosts, short: 'make bench-own ROUNDS=3'; no page is written

@@ -146,16 +146,11 @@ impl Figure {
         self
     }
 
-    /// Compared, round by round, with another figure.
+    /// Compared with another variant, by the rounds' ratios.
     #[must_use]
-    pub fn against(mut self, other: &Self) -> Self {
-        let pairs = self.samples.iter().zip(&other.samples);
-        let ratios: Vec<f64> = pairs
-            .filter(|(_, base)| **base > 0.0)
-            .map(|(own, base)| own / base)
-            .collect();
-        self.ratio = Summary::of(&ratios).map(|summary| Ratio {
-            to: other.variant.clone(),
+    pub fn against(mut self, other: &str, ratios: &[f64]) -> Self {
+        self.ratio = Summary::of(ratios).map(|summary| Ratio {
+            to: other.to_owned(),
             median: summary.median,
         });
         self
@@ -191,6 +186,9 @@ pub struct Section {
     /// How they grow.
     #[serde(default)]
     pub slopes: Vec<Slope>,
+    /// Goes that have failed, in words: they are in no figure.
+    #[serde(default)]
+    pub failed: Vec<String>,
     /// Its pictures, without suffix, and what they show.
     #[serde(default)]
     pub pictures: Vec<(String, String)>,
@@ -210,11 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_that_of_the_rounds_and_not_of_the_medians() {
-        let base = Figure::of("gap", "virtio", "ms", &[1.0, 10.0, 100.0]).expect("three");
+    fn a_ratio_is_the_median_of_those_of_the_rounds() {
         let own = Figure::of("gap", "hybond", "ms", &[2.0, 20.0, 50.0]).expect("three");
-        let ratio = own.against(&base).ratio.expect("a ratio");
+        let ratio = own.clone().against("virtio", &[2.0, 2.0, 0.5]).ratio.expect("a ratio");
         assert_eq!((ratio.to.as_str(), ratio.median), ("virtio", 2.0));
+        assert_eq!(own.against("virtio", &[]).ratio, None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod variant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use figures::Section;
 use page::{Measured, Report};
 use scale::plan::Plan;
 use std::fs;
@@ -65,7 +66,7 @@ struct Arguments {
 struct Run {
     /// Which: migrate and memory (on two emulated hosts), hook, agent, switch, scale. All without.
     only: Vec<String>,
-    /// How often each variant is taken.
+    /// How often each variant is taken. After each round the report has what was measured until then.
     #[arg(long, default_value_t = 10, value_name = "N")]
     rounds: usize,
     /// How often the hook is called in each variant.
@@ -177,24 +178,33 @@ fn run(mut run: Run) -> Result<()> {
             continue;
         }
         let about = machine::About::here()?;
-        let section = match name {
-            "migrate" => migrate::bench(&out, run.rounds)?,
-            "memory" => migrate::memory::bench(&out, run.rounds, &run.memory)?,
-            "hook" => own::hook::bench(&run.programs, &out, run.calls)?,
-            "agent" => own::agent::bench(&run.programs, run.rounds, idle)?,
+        let mut last = None;
+        // After each round: what was measured for half an hour is not lost to what comes after it.
+        let mut keep = |section: Section, rounds: usize| {
+            report.put(
+                Measured {
+                    about: about.clone(),
+                    rounds,
+                    section: section.clone(),
+                },
+                &KNOWN,
+            );
+            last = Some(section);
+            report.write(&file)
+        };
+        let count = run.rounds;
+        match name {
+            "migrate" => migrate::bench(&out, count, &mut keep)?,
+            "memory" => migrate::memory::bench(&out, count, &run.memory, &mut keep)?,
+            "hook" => keep(own::hook::bench(&run.programs, &out, run.calls)?, count)?,
+            "agent" => keep(own::agent::bench(&run.programs, count, idle)?, count)?,
             // Each gives two figures.
-            "switch" => own::switch::bench(&out, run.rounds.max(10) * 5)?,
-            _ => scale::bench(&run.programs, &out, run.rounds, &sizes, idle)?,
-        };
-        say(&table::plain(&section))?;
-        let measured = Measured {
-            about,
-            rounds: run.rounds,
-            section,
-        };
-        report.put(measured, &KNOWN);
-        // After each: what was measured for half an hour is not lost to what comes after it.
-        report.write(&file)?;
+            "switch" => keep(own::switch::bench(&out, count.max(10) * 5)?, count)?,
+            _ => scale::bench(&run.programs, &out, count, &sizes, idle, &mut keep)?,
+        }
+        if let Some(section) = last {
+            say(&table::plain(&section))?;
+        }
     }
     Ok(())
 }

@@ -216,6 +216,7 @@ mod tests {
                 about: "How it was done.".to_owned(),
                 figures: vec![figure.at_most(Point::Median, 40.0)],
                 slopes: Vec::new(),
+                failed: Vec::new(),
                 pictures: vec![("rss".to_owned(), "memory".to_owned())],
             },
         }

@@ -87,6 +87,9 @@ pub fn plain(section: &Section) -> String {
             slope.unit
         );
     }
+    for failed in &section.failed {
+        let _written = writeln!(text, "failed, and in no figure: {failed}");
+    }
     text
 }
 
@@ -124,6 +127,13 @@ pub fn markdown(section: &Section, before: &BTreeMap<(String, String), String>) 
             format!("{} {}", number(slope.base), slope.unit),
         ]);
     }
+    if !section.failed.is_empty() {
+        text += "\nFailed, and in no figure:\n\n";
+    }
+    for failed in &section.failed {
+        // What a program has said may have lines.
+        text += &format!("- {}\n", failed.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
     text
 }
 
@@ -138,8 +148,13 @@ mod tests {
             name: "hook".to_owned(),
             title: "The hook".to_owned(),
             about: String::new(),
-            figures: vec![base.clone(), own.against(&base).at_most(Point::P99, 2.0)],
+            figures: vec![
+                base,
+                own.against("empty C program", &[1.5, 1.5, 3.25])
+                    .at_most(Point::P99, 2.0),
+            ],
             slopes: Vec::new(),
+            failed: Vec::new(),
             pictures: Vec::new(),
         }
     }
@@ -165,7 +180,14 @@ time of a call  hook              1.50 ms  1.50 – 2.38  3.21  3  1.50 × empty
         let before = BTreeMap::from([(("time of a call".to_owned(), "hook".to_owned()), "9.00 ms".to_owned())]);
         let with = markdown(&section(), &before);
         assert!(with.contains("| p99 ≤ 2.00 | **missed** | 9.00 ms |"), "{with}");
-        assert!(!markdown(&section(), &BTreeMap::new()).contains("before"));
+        let without = markdown(&section(), &BTreeMap::new());
+        assert!(!without.contains("before") && !without.contains("ailed"), "{without}");
+        let failed = Section {
+            failed: vec!["hook, round 2: no\ncable".to_owned()],
+            ..section()
+        };
+        assert!(plain(&failed).contains("failed, and in no figure: hook, round 2"));
+        assert!(markdown(&failed, &BTreeMap::new()).ends_with("\n- hook, round 2: no cable\n"));
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! How long the VF takes to come back, by the size of the guest's memory: all of it is pinned for the VF.
 
-use super::{GUEST, hosts};
+use super::stand::Stand;
 use crate::figures::{Figure, Section, Slope, line};
 use crate::picture::{Series, lines};
-use crate::variant::{Measures, Variant, interleave, samples};
+use crate::variant::{Keep, Measures, Rounds, Taken, Variant, interleave};
 use anyhow::{Context, Result, ensure};
-use hybond_lab::Lab;
 use hybond_lab::scenario::{HybridGuest, Packages, timeline};
+use hybond_lab::{Host, Machine};
 use std::path::Path;
+
+const GUEST: &str = "bench-sized";
+/// There and back without another boot.
+const MIGRATIONS: usize = 5;
+/// As of the other ways' migrations.
+const FAILURES: usize = 2;
 
 const ACTIVE: &str = "resumed until the VF is active";
 const BLACKOUT: &str = "stopped until resumed";
@@ -16,12 +22,67 @@ const PHASES: [&str; 4] = ["prepare-vf", "plug", "primary-ready", "failback"];
 
 /// A guest with so much memory.
 struct Sized<'a> {
-    lab: &'a Lab,
+    stand: &'a Stand<'a>,
     mib: u32,
+    migrations: usize,
 }
 
 fn called(mib: u32) -> String {
     format!("{mib} MiB")
+}
+
+impl Sized<'_> {
+    fn go(&self) -> Result<Measures> {
+        let lab = self.stand.lab()?;
+        // Huge pages are for guests of one size.
+        lab.each(|host| host.ok("echo 0 >/proc/sys/vm/nr_hugepages"))?;
+        let (src, dst) = (lab.host("src"), lab.host("dst"));
+        let mut guest = HybridGuest::new(GUEST, src);
+        guest.domain.memory = self.mib;
+        guest.domain.huge_pages = false;
+        guest.remove(lab.hosts())?;
+        lab.each(|host| guest.guest.forget_console(host))?;
+        guest.start(src)?;
+        let mut measures = Measures::new();
+        for (from, to) in [(src, dst), (dst, src)].into_iter().cycle().take(self.migrations) {
+            for (what, value) in migration(&guest, from, to)? {
+                measures.entry(what).or_default().push(value);
+            }
+        }
+        guest.remove(lab.hosts())?;
+        Ok(measures)
+    }
+}
+
+fn migration(guest: &HybridGuest, from: &Host, to: &Host) -> Result<Vec<(String, f64)>> {
+    let output = guest.migrate(from, to)?;
+    ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
+    guest.wait_primary(to)?;
+    let timeline = timeline(from, to, &guest.domain.uuid)?;
+    let phases = &timeline.destination.phases;
+    let phase = |name: &str| phases.iter().rev().find(|phase| phase.name == name);
+    let end = |name: &str| phase(name).map(|phase| phase.end_ms.unwrap_or(phase.start_ms));
+    let resumed = end("resume").context("the destination's timeline has no resume")?;
+    let active = end("failback").context("the destination's timeline has no failback")?;
+    let stopped = timeline.source.phases.iter().rev().find(|phase| phase.name == "stop");
+    let stopped = stopped.context("the source's timeline has no stop")?.start_ms;
+    let mut measures = vec![
+        (ACTIVE.to_owned(), active - resumed),
+        (BLACKOUT.to_owned(), resumed - stopped),
+    ];
+    // What comes before `primary-ready`, which has no length, is the guest's driver.
+    let mut before = resumed;
+    for name in PHASES {
+        if let Some(ends) = end(name) {
+            measures.push((share(name), (ends - before).max(0.0)));
+            before = ends;
+        }
+    }
+    Ok(measures)
+}
+
+fn share(phase: &str) -> String {
+    format!("of that, until the end of {phase}")
 }
 
 impl Variant for Sized<'_> {
@@ -29,69 +90,48 @@ impl Variant for Sized<'_> {
         called(self.mib)
     }
 
-    fn once(&mut self) -> Result<Measures> {
-        let (src, dst) = (self.lab.host("src"), self.lab.host("dst"));
-        let mut guest = HybridGuest::new(GUEST, src);
-        guest.domain.memory = self.mib;
-        // The hosts' huge pages are for a guest of the usual size.
-        guest.domain.huge_pages = false;
-        guest.remove(self.lab.hosts())?;
-        guest.guest.forget_console(src)?;
-        guest.start(src)?;
-        let output = guest.migrate(src, dst)?;
-        ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
-        guest.wait_primary(dst)?;
-        let timeline = timeline(src, dst, &guest.domain.uuid)?;
-        guest.remove(self.lab.hosts())?;
-
-        let phase = |name: &str| {
-            timeline
-                .destination
-                .phases
-                .iter()
-                .rev()
-                .find(|phase| phase.name == name)
-        };
-        let end = |name: &str| phase(name).map(|phase| phase.end_ms.unwrap_or(phase.start_ms));
-        let resumed = end("resume").context("the destination's timeline has no resume")?;
-        let active = end("failback").context("the destination's timeline has no failback")?;
-        let stopped = timeline.source.phases.iter().rev().find(|phase| phase.name == "stop");
-        let stopped = stopped.context("the source's timeline has no stop")?.start_ms;
-        let mut measures = Measures::from([
-            (ACTIVE.to_owned(), vec![active - resumed]),
-            (BLACKOUT.to_owned(), vec![resumed - stopped]),
-        ]);
-        // What comes before `primary-ready`, which has no length, is the guest's driver.
-        let mut before = resumed;
-        for name in PHASES {
-            if let Some(ends) = end(name) {
-                measures.insert(
-                    format!("of that, until the end of {name}"),
-                    vec![(ends - before).max(0.0)],
-                );
-                before = ends;
-            }
+    fn once(&mut self, _round: usize) -> Result<Measures> {
+        let done = self.go();
+        if done.is_err() {
+            self.stand.mend(GUEST);
         }
-        Ok(measures)
+        done
     }
 }
 
 /// Measures it.
 ///
 /// # Errors
-/// The hosts do not come up, have no room for a guest, or a migration fails.
-pub fn bench(folder: &Path, rounds: usize, sizes: &[u32]) -> Result<Section> {
+/// The hosts do not come up, or one size after the other fails.
+pub fn bench(folder: &Path, rounds: usize, sizes: &[u32], keep: &mut Keep<'_>) -> Result<()> {
     let packages = Packages::built()?;
-    let lab = hosts(&packages)?;
+    let stand = Stand::new(&packages)?;
+    let migrations = MIGRATIONS.min(rounds);
     let mut variants: Vec<Box<dyn Variant>> = Vec::new();
     for mib in sizes {
-        variants.push(Box::new(Sized { lab: &lab, mib: *mib }));
+        variants.push(Box::new(Sized {
+            stand: &stand,
+            mib: *mib,
+            migrations,
+        }));
     }
-    let taken = interleave(&mut variants, 0, rounds)?;
+    let goes = Rounds {
+        warm: 0,
+        count: rounds.div_ceil(migrations.max(1)),
+        failures: FAILURES,
+    };
+    interleave(&mut variants, goes, &mut |taken, goes| {
+        let (section, drawn) = section(sizes, taken);
+        hybond_lab::svg::write(folder, "memory", drawn)?;
+        keep(section, goes * migrations)
+    })?;
     drop(variants);
-    lab.down()?;
+    stand.end()
+}
 
-    let shares = PHASES.map(|name| format!("of that, until the end of {name}"));
+/// The rows, and the picture.
+fn section(sizes: &[u32], taken: &Taken) -> (Section, String) {
+    let shares = PHASES.map(share);
     let rows: Vec<&str> = [ACTIVE]
         .into_iter()
         .chain(shares.iter().map(String::as_str))
@@ -102,7 +142,7 @@ pub fn bench(folder: &Path, rounds: usize, sizes: &[u32]) -> Result<Section> {
         figures.extend(
             sizes
                 .iter()
-                .filter_map(|mib| Figure::of(row, &called(*mib), "ms", samples(&taken, &called(*mib), row))),
+                .filter_map(|mib| Figure::of(row, &called(*mib), "ms", &taken.samples(&called(*mib), row))),
         );
     }
     let mut slopes = Vec::new();
@@ -134,8 +174,8 @@ pub fn bench(folder: &Path, rounds: usize, sizes: &[u32]) -> Result<Section> {
         });
     }
     let title = "A guest's memory and the time until its VF is back";
-    hybond_lab::svg::write(folder, "memory", lines(title, "memory of the guest, in MiB", &series))?;
-    Ok(Section {
+    let drawn = lines(title, "memory of the guest, in MiB", &series);
+    let section = Section {
         name: "memory".to_owned(),
         title: title.to_owned(),
         about: "A guest with a VF, migrated between two emulated hosts, by the size of its memory. QEMU pins all of it for the VF, \
@@ -145,6 +185,8 @@ pub fn bench(folder: &Path, rounds: usize, sizes: &[u32]) -> Result<Section> {
             .to_owned(),
         figures,
         slopes,
+        failed: taken.failed().to_vec(),
         pictures: vec![("memory".to_owned(), "times over the memory of the guest".to_owned())],
-    })
+    };
+    (section, drawn)
 }

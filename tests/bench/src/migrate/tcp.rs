@@ -1,10 +1,14 @@
-//! A stream of TCP from the guest to the peer, as throughput over time.
+//! A stream of TCP from the guest to the peer, as what arrives over time.
+//!
+//! The peer takes a little every few milliseconds and has the kernel hold only a little more, so that the guest sends at a
+//! steady pace that no host is busy with: the packets beside it are not to wait for it.
 
 use anyhow::{Context, Result, ensure};
-use hybond_lab::{Guest, Host, Lab, Machine};
+use hybond_lab::{Guest, Host, Lab, Machine, process};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,14 +19,24 @@ pub const PORT: u16 = 9902;
 const BUCKET_MS: u64 = 10;
 /// Throughput is that of so many of them.
 const SECOND: usize = 100;
+/// The peer takes so much in each: 2 Mbit/s, more than a packet of the largest size.
+const PACE: usize = 2500;
+/// What the kernel is asked to hold until it is taken; it doubles that.
+const HELD: usize = 16 * 1024;
+/// More than that.
+const PEEK: usize = 256 * 1024;
+const CONNECTS: Duration = Duration::from_secs(30);
 
 /// The peer's side, in a process of the peer's namespace: takes one connection after the other and writes how many bytes
-/// came in each [`BUCKET_MS`], until its standard input is closed.
+/// have arrived in each [`BUCKET_MS`], until its standard input is closed.
 ///
 /// # Errors
 /// It cannot listen, or not write.
 pub fn sink(out: &Path) -> Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).with_context(|| format!("cannot listen on port {PORT}"))?;
+    // The window that the guest is told of when it connects depends on it.
+    setsockopt(&listener, sockopt::RcvBuf, &HELD).context("cannot bound what is held")?;
+    let mut file = fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?;
     let (done, over) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         // Its end is all that is waited for.
@@ -33,45 +47,69 @@ pub fn sink(out: &Path) -> Result<()> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() * 1e3;
     listener.set_nonblocking(true)?;
     let mut buckets: Vec<u64> = Vec::new();
-    let mut stream = None;
-    let mut bytes = vec![0; 256 * 1024];
+    let mut open: Option<Arriving> = None;
     while over.try_recv().is_err() {
-        let Some(open) = &mut stream else {
+        let passed = begun.elapsed().as_millis() as u64 / BUCKET_MS;
+        if open.is_none() {
             match listener.accept() {
-                Ok((accepted, _)) => {
-                    accepted.set_nonblocking(false)?;
-                    accepted.set_read_timeout(Some(Duration::from_millis(BUCKET_MS)))?;
-                    stream = Some(accepted);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_millis(BUCKET_MS));
-                }
+                Ok((accepted, _)) => open = Some(Arriving::new(accepted)?),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
-            continue;
-        };
-        match open.read(&mut bytes) {
-            Ok(0) => stream = None,
-            Ok(n) => {
-                let bucket = begun.elapsed().as_millis() as usize / BUCKET_MS as usize;
-                if buckets.len() <= bucket {
-                    buckets.resize(bucket + 1, 0);
-                }
-                if let Some(count) = buckets.get_mut(bucket) {
-                    *count += n as u64;
-                }
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            // The guest begins another.
-            Err(_) => stream = None,
         }
+        let arrived = open.as_mut().map_or(Some(0), Arriving::take);
+        let bucket = passed as usize;
+        if buckets.len() <= bucket {
+            buckets.resize(bucket + 1, 0);
+        }
+        match (arrived, buckets.get_mut(bucket)) {
+            (Some(bytes), Some(count)) => *count += bytes,
+            // It has ended; the guest may begin another.
+            _ => open = None,
+        }
+        let next = Duration::from_millis((passed + 1) * BUCKET_MS);
+        std::thread::sleep(next.saturating_sub(begun.elapsed()));
     }
-    let mut file = fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?;
     writeln!(file, "{since}")?;
     for count in buckets {
         writeln!(file, "{count}")?;
     }
     Ok(())
+}
+
+/// A connection of which little is taken at a time.
+struct Arriving {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+    /// What has arrived and is not taken yet.
+    waiting: usize,
+}
+
+impl Arriving {
+    fn new(stream: TcpStream) -> Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            bytes: vec![0; PEEK],
+            waiting: 0,
+        })
+    }
+
+    /// Takes its share; how much has arrived since the last time. `None` once nothing more will.
+    fn take(&mut self) -> Option<u64> {
+        let there = match self.stream.peek(&mut self.bytes) {
+            Ok(0) => return None,
+            Ok(there) => there,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(0),
+            Err(_) => return None,
+        };
+        let arrived = there.saturating_sub(self.waiting);
+        let share = self.bytes.get_mut(..PACE).unwrap_or_default();
+        // It is there: what cannot be read now is read the next time.
+        let taken = self.stream.read(share).unwrap_or(0);
+        self.waiting = there - taken;
+        Some(arrived as u64)
+    }
 }
 
 /// A stream that flows.
@@ -82,26 +120,36 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Has the guest send for as long as it lives, and the peer count.
+    /// Has the guest send for as long as the peer takes it, and the peer count.
     ///
     /// # Errors
     /// One of them cannot be started.
     pub fn start(lab: &Lab, guest: &Guest, host: &Host, folder: &Path) -> Result<Self> {
         let file = folder.join("tcp");
+        if file.exists() {
+            fs::remove_file(&file)?;
+        }
         let program = std::env::current_exe()?;
+        // As the probe: what counts must not be late itself.
+        let script = format!(
+            "first=; if chrt -f 50 true 2>/dev/null; then first='chrt -f 50'; fi\nexec $first {} sink --out {}",
+            program.display(),
+            file.display()
+        );
         let child = lab
             .peer()
-            .command(&format!("exec {} sink --out {}", program.display(), file.display()))
+            .command(&script)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start the peer's side")?;
         let stream = Self { child, file };
+        process::until("the peer's side of the stream", CONNECTS, || {
+            Ok(stream.file.exists().then_some(()))
+        })?;
         let peer = hybond_lab::tier3::PEER;
-        guest.ok(
-            host,
-            &format!("(while :; do nc {peer} {PORT} </dev/zero; sleep 0.1; done) >/dev/null 2>&1 </dev/null &"),
-        )?;
+        // It ends by itself once the peer has closed.
+        guest.ok(host, &format!("nc {peer} {PORT} </dev/zero >/dev/null 2>&1 &"))?;
         Ok(stream)
     }
 
@@ -115,7 +163,6 @@ impl Stream {
         Throughput::parse(&fs::read_to_string(&self.file)?)
     }
 }
-
 impl Drop for Stream {
     fn drop(&mut self) {
         // Finished, it has ended by itself.
@@ -188,5 +235,29 @@ mod tests {
             None,
             "nothing is known of before"
         );
+    }
+
+    #[test]
+    fn what_arrives_is_counted_when_it_does_and_taken_little_by_little() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let mut guest = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        let (accepted, _) = listener.accept().expect("accepted");
+        let mut arriving = Arriving::new(accepted).expect("a stream");
+        assert_eq!(arriving.take(), Some(0), "nothing yet");
+        guest.write_all(&[0; 3 * PACE]).expect("written");
+        let until = |arriving: &mut Arriving, bytes: u64| {
+            let mut arrived = 0;
+            while arrived < bytes {
+                arrived += arriving.take().expect("open");
+            }
+            arrived
+        };
+        assert_eq!(until(&mut arriving, 3 * PACE as u64), 3 * PACE as u64);
+        drop(guest);
+        let mut more = Some(0);
+        while more == Some(0) {
+            more = arriving.take();
+        }
+        assert_eq!(more, None, "the rest was counted before");
     }
 }

@@ -1,15 +1,20 @@
 //! The ways to migrate a guest whose traffic goes over a VF, and the one without a VF, each as its users go it.
 
-use anyhow::{Context, Result, ensure};
-use hybond_lab::scenario::{HybridGuest, MIGRATE, timeline};
-use hybond_lab::{Host, Machine};
+use anyhow::{Context, Result, bail, ensure};
+use hybond_lab::probe::Span;
+use hybond_lab::scenario::{HybridGuest, MIGRATE, switches, timeline};
+use hybond_lab::{Domain, Host, Machine};
 use std::time::{Duration, Instant};
 
 const BOOT: Duration = Duration::from_secs(400);
 const MIGRATION: Duration = Duration::from_secs(400);
 /// From a guest that runs to one whose traffic goes over its VF.
 const SETTLE: Duration = Duration::from_secs(180);
-/// libvirt's network of the VFs of each host's first PF, for the ways that leave the VF to libvirt.
+/// In MiB: one guest of each way is on one host, each in huge pages.
+const MEMORY: u32 = 144;
+/// Pages of 2 MiB for all of them.
+const HUGE_PAGES: u32 = MEMORY / 2 * Way::ALL.len() as u32 + 4;
+/// libvirt's network of the VFs of each host's second PF, for the ways that leave the VF to libvirt. hybond has the first.
 const NETWORK: &str = "bench-vfs";
 /// Two NICs of the domain have one address: the script tells them apart by this name.
 const ALIAS: &str = "ua-bench-vf";
@@ -34,6 +39,8 @@ pub enum Way {
 pub struct Told {
     /// From the beginning until the guest has let go of its VF.
     pub drain: Option<Duration>,
+    /// The failover and the failback, where they are known.
+    pub switches: Option<[Span; 2]>,
 }
 
 impl Way {
@@ -51,6 +58,44 @@ impl Way {
         }
     }
 
+    /// Name of its guest's domain.
+    #[must_use]
+    pub fn domain(self) -> &'static str {
+        match self {
+            Self::Virtio => "bench-virtio",
+            Self::Hybond => "bench-hybond",
+            Self::Teaming => "bench-teaming",
+            Self::Script => "bench-script",
+        }
+    }
+
+    /// A guest that is migrated in this way, for a host that it starts on.
+    #[must_use]
+    pub fn guest(self, host: &Host) -> HybridGuest {
+        let number = match self {
+            Self::Virtio => 1,
+            Self::Hybond => 2,
+            Self::Teaming => 3,
+            Self::Script => 4,
+        };
+        let mut guest = HybridGuest::new(self.domain(), host);
+        guest.domain = guest.domain.numbered(number);
+        guest.domain.memory = MEMORY;
+        self.on(host, &mut guest.domain);
+        guest
+    }
+
+    /// Puts its virtio NIC on the PF whose VF it gets there.
+    fn on(self, host: &Host, domain: &mut Domain) {
+        let pf = match self {
+            Self::Virtio | Self::Hybond => host.pfs().first(),
+            Self::Teaming | Self::Script => host.pfs().get(1),
+        };
+        for (_, nic) in &mut domain.nics {
+            *nic = pf.cloned().unwrap_or_default();
+        }
+    }
+
     /// Whether there is a VF to come back to.
     #[must_use]
     pub fn has_vf(self) -> bool {
@@ -61,7 +106,7 @@ impl Way {
     ///
     /// # Errors
     /// libvirt refuses, or it takes too long.
-    pub fn start(self, guest: &HybridGuest, host: &Host) -> Result<()> {
+    pub fn start(self, guest: &HybridGuest, host: &Host, hosts: &[Host]) -> Result<()> {
         guest.guest.forget_console(host)?;
         if self == Self::Hybond {
             guest.start(host)?;
@@ -72,8 +117,34 @@ impl Way {
         host.ok(&format!("virsh define {file} && virsh start {}", guest.name()))?;
         guest.guest.wait_ready(host, BOOT)?;
         if self == Self::Script {
+            let device = device(guest, &format!("<alias name='{ALIAS}'/>"));
+            // On either host, as the script attaches it at the destination.
+            for host in hosts {
+                host.write_file(DEVICE, device.as_bytes(), "644")?;
+            }
             guest.guest.ok(host, &bond(guest))?;
             host.ok(&attach(guest))?;
+        }
+        self.wait_active(guest, host)
+    }
+
+    /// Has it stand still between its goes: another way's guest is measured.
+    ///
+    /// # Errors
+    /// libvirt refuses.
+    pub fn rest(self, guest: &HybridGuest, host: &Host) -> Result<()> {
+        host.ok(&format!("virsh suspend {}", guest.name()))?;
+        Ok(())
+    }
+
+    /// Has it go on, and waits until its traffic goes over its VF.
+    ///
+    /// # Errors
+    /// libvirt refuses, or it takes too long.
+    pub fn wake(self, guest: &HybridGuest, host: &Host) -> Result<()> {
+        host.ok(&format!("virsh resume {}", guest.name()))?;
+        if self == Self::Hybond {
+            guest.wait_primary(host)?;
         }
         self.wait_active(guest, host)
     }
@@ -93,16 +164,15 @@ impl Way {
                 .to_owned(),
             Self::Script => "grep -qv -e '^eth0$' -e '^$' /sys/class/net/bond0/bonding/active_slave".to_owned(),
         };
-        let tries = SETTLE.as_millis() / 20;
-        let wait = format!("i=0; until ( {active} ); do i=$((i+1)); [ $i -lt {tries} ] || exit 1; sleep 0.02; done");
-        let output = guest.guest.run_within(host, &format!("( {wait} )"), SETTLE)?;
-        ensure!(
-            output.success(),
-            "{}: the VF of {} carries nothing",
-            self.name(),
-            guest.name()
-        );
-        Ok(())
+        // The guest's shell ends a command after a minute.
+        let wait = format!("i=0; until ( {active} ); do i=$((i+1)); [ $i -lt 1000 ] || exit 1; sleep 0.02; done");
+        let begun = Instant::now();
+        while begun.elapsed() < SETTLE {
+            if guest.guest.run_within(host, &format!("( {wait} )"), SETTLE)?.success() {
+                return Ok(());
+            }
+        }
+        bail!("{}: the VF of {} carries nothing", self.name(), guest.name())
     }
 
     /// Migrates it.
@@ -155,7 +225,10 @@ impl Way {
         let phase = |name: &str| timeline.source.phases.iter().find(|phase| phase.name == name);
         let drain = phase("failover").zip(phase("unplug").and_then(|phase| phase.end_ms));
         let drain = drain.map(|(failover, end)| Duration::from_secs_f64((end - failover.start_ms).max(0.0) / 1e3));
-        Ok(Told { drain })
+        Ok(Told {
+            drain,
+            switches: Some(switches(&timeline)?),
+        })
     }
 
     /// The domain for a host.
@@ -165,9 +238,7 @@ impl Way {
             Self::Virtio => " lab.virtio-only",
             _ => " lab.noagent",
         };
-        for (_, pf) in &mut domain.nics {
-            *pf = host.pfs().first().cloned().unwrap_or_default();
-        }
+        self.on(host, &mut domain);
         let xml = domain.xml();
         if self != Self::Teaming {
             return xml;
@@ -180,29 +251,34 @@ impl Way {
     }
 }
 
-/// Makes on a host what the ways need that leave the VF to libvirt.
+/// Counted up with each change of [`prepare`]: hosts at which it has been are saved.
+pub const PREPARED: u32 = 2;
+
+/// Makes on a host what the ways need: each side has a PF of its own, as neither libvirt nor hybond knows which VFs the other has
+/// given away.
 ///
 /// # Errors
-/// libvirt refuses.
+/// libvirt refuses, hybondd does not come up, or the host has not that much memory.
 pub fn prepare(host: &Host) -> Result<()> {
-    let pf = host.pfs().first().context("no PF")?;
+    let (first, second) = (host.pfs().first(), host.pfs().get(1));
+    let (first, second) = (first.context("no PF")?, second.context("no second PF")?);
     let network = format!(
-        "<network><name>{NETWORK}</name><forward mode='hostdev' managed='yes'><pf dev='{pf}'/></forward></network>"
+        "<network><name>{NETWORK}</name><forward mode='hostdev' managed='yes'><pf dev='{second}'/></forward></network>"
     );
     host.write_file("/root/bench-vfs.xml", network.as_bytes(), "644")?;
     host.ok(&format!(
         "virsh net-define /root/bench-vfs.xml && virsh net-start {NETWORK} && virsh net-autostart {NETWORK}"
     ))?;
+    host.ok(&format!(
+        "sed -i 's/^pf = .*/pf = [\"{first}\"]/' /etc/hybond/hybond.toml && grep -q '\"{first}\"' /etc/hybond/hybond.toml && \
+         systemctl restart hybondd"
+    ))?;
+    host.until("hybondd", "hybondctl host", Duration::from_secs(60))?;
+    host.ok(&format!(
+        "n=/proc/sys/vm/nr_hugepages; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_memory; \
+         echo {HUGE_PAGES} >$n; read -r got <$n; [ $got -ge {HUGE_PAGES} ] || {{ echo \"$got huge pages\" >&2; exit 1; }}"
+    ))?;
     Ok(())
-}
-
-/// Puts the VF's device where the script looks for it.
-///
-/// # Errors
-/// The host cannot write it.
-pub fn device_file(guest: &HybridGuest, host: &Host) -> Result<()> {
-    let device = device(guest, &format!("<alias name='{ALIAS}'/>"));
-    host.write_file(DEVICE, device.as_bytes(), "644")
 }
 
 fn xml_file(guest: &HybridGuest) -> String {
@@ -250,7 +326,7 @@ mod tests {
     #[test]
     fn commands_of_the_guest_are_one_line_and_the_bond_gets_the_guests_addresses() {
         let guest = HybridGuest {
-            domain: hybond_lab::Domain::new("bench", "pf0"),
+            domain: Domain::new("bench", "pf0"),
             guest: hybond_lab::Guest::new("bench"),
             migrate: MIGRATE,
         };

@@ -3,7 +3,7 @@
 use crate::Programs;
 use crate::figures::{Figure, Point, Section};
 use crate::usage::{Watched, rss_mib};
-use crate::variant::{Measures, Variant, interleave, samples};
+use crate::variant::{Measures, Rounds, Variant, interleave};
 use anyhow::{Context, Result, bail};
 use hybond_wire::agent::{FromAgent, LIMIT, ToAgent, VERSION};
 use hybond_wire::line::{self, LineBuffer};
@@ -33,7 +33,7 @@ impl Variant for Idle<'_> {
         NAME.to_owned()
     }
 
-    fn once(&mut self) -> Result<Measures> {
+    fn once(&mut self, _round: usize) -> Result<Measures> {
         let OpenptyResult { master, slave } = openpty(None, None).context("no terminal")?;
         let mut settings = tcgetattr(&slave)?;
         cfmakeraw(&mut settings);
@@ -130,9 +130,14 @@ pub fn bench(programs: &Programs, rounds: usize, idle: Duration) -> Result<Secti
         state: state.path(),
         time: idle,
     })];
-    let taken = interleave(&mut variants, 0, rounds)?;
+    let rounds = Rounds {
+        warm: 0,
+        count: rounds,
+        failures: 0,
+    };
+    let taken = interleave(&mut variants, rounds, &mut |_, _| Ok(()))?;
     let size = std::fs::metadata(&programs.agent)?.len() as f64 / 1024.0;
-    let figure = |what, unit| Figure::of(what, NAME, unit, samples(&taken, NAME, what)).context("no round was taken");
+    let figure = |what, unit| Figure::of(what, NAME, unit, &taken.samples(NAME, what)).context("no round was taken");
     let size = Figure::of("size of the static program", NAME, "KiB", &[size]).context("no size")?;
     Ok(Section {
         name: "agent".to_owned(),
@@ -148,6 +153,7 @@ pub fn bench(programs: &Programs, rounds: usize, idle: Duration) -> Result<Secti
             figure(WAKEUPS, "1/s")?.at_most(Point::Max, 0.0),
         ],
         slopes: Vec::new(),
+        failed: Vec::new(),
         pictures: Vec::new(),
     })
 }

@@ -6,7 +6,7 @@
 use crate::Programs;
 use crate::figures::{Figure, Point, Section};
 use crate::picture;
-use crate::variant::{Measures, Variant, interleave, samples};
+use crate::variant::{Measures, Rounds, Variant, interleave};
 use anyhow::{Context, Result, ensure};
 use hybond_wire::hook::{LIMIT, Request, Response};
 use hybond_wire::line;
@@ -37,7 +37,7 @@ impl Variant for Call<'_> {
         self.name.to_owned()
     }
 
-    fn once(&mut self) -> Result<Measures> {
+    fn once(&mut self, _round: usize) -> Result<Measures> {
         let xml = File::open(self.xml).with_context(|| format!("cannot read {}", self.xml.display()))?;
         let mut command = Command::new(self.program);
         command
@@ -128,12 +128,18 @@ pub fn bench(programs: &Programs, folder: &Path, rounds: usize) -> Result<Sectio
         call(OTHERS, &programs.hook, &others),
         call(OURS, &programs.hook, &ours),
     ];
-    let taken = interleave(&mut variants, 5, rounds)?;
+    let rounds = Rounds {
+        warm: 5,
+        count: rounds,
+        failures: 0,
+    };
+    let taken = interleave(&mut variants, rounds, &mut |_, _| Ok(()))?;
     drop(variants);
-    let figure = |name| Figure::of(WHAT, name, "ms", samples(&taken, name, WHAT)).context("no round was taken");
+    let figure = |name| Figure::of(WHAT, name, "ms", &taken.samples(name, WHAT)).context("no round was taken");
     let base = figure(EMPTY)?;
     let over = |name: &str, at_most: f64| {
-        let rounds = samples(&taken, name, WHAT).iter().zip(&base.samples);
+        let own = taken.samples(name, WHAT);
+        let rounds = own.iter().zip(&base.samples);
         let more: Vec<f64> = rounds.map(|(own, base)| own - base).collect();
         let figure = Figure::of("more than the empty program", name, "ms", &more);
         figure
@@ -142,8 +148,8 @@ pub fn bench(programs: &Programs, folder: &Path, rounds: usize) -> Result<Sectio
     };
     let times = [
         base.clone(),
-        figure(OTHERS)?.against(&base),
-        figure(OURS)?.against(&base),
+        figure(OTHERS)?.against(EMPTY, &taken.ratios(OTHERS, EMPTY, WHAT)),
+        figure(OURS)?.against(EMPTY, &taken.ratios(OURS, EMPTY, WHAT)),
     ];
     let title = "The hook, beside an empty C program";
     let drawn = picture::boxes(title, &times.each_ref());
@@ -162,6 +168,7 @@ pub fn bench(programs: &Programs, folder: &Path, rounds: usize) -> Result<Sectio
             .to_owned(),
         figures,
         slopes: Vec::new(),
+        failed: Vec::new(),
         pictures: vec![("hook".to_owned(), "times of calls".to_owned())],
     })
 }

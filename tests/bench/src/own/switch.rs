@@ -119,6 +119,7 @@ pub fn bench(folder: &Path, rounds: usize) -> Result<Section> {
         ),
         figures: vec![figure.at_most(Point::Median, 1.0)],
         slopes: Vec::new(),
+        failed: Vec::new(),
         pictures: vec![("switch".to_owned(), "times of switches".to_owned())],
     })
 }

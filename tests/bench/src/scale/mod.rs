@@ -12,7 +12,7 @@ pub mod plan;
 use crate::Programs;
 use crate::figures::{Figure, Point, Section, Slope, line};
 use crate::picture::{Series, lines};
-use crate::variant::{Measures, Taken, Variant, interleave, samples};
+use crate::variant::{Keep, Measures, Rounds, Taken, Variant, interleave};
 use anyhow::{Context, Result, bail};
 use hybond_lab::process;
 use plan::Plan;
@@ -44,7 +44,7 @@ impl Variant for Sized<'_> {
     }
 
     /// In a process of its own: the namespaces that it makes are its own from then on.
-    fn once(&mut self) -> Result<Measures> {
+    fn once(&mut self, _round: usize) -> Result<Measures> {
         let mut inside = first(&std::env::current_exe()?);
         inside
             .arg("inside")
@@ -87,7 +87,14 @@ fn first(program: &Path) -> Command {
 ///
 /// # Errors
 /// A go fails.
-pub fn bench(programs: &Programs, folder: &Path, rounds: usize, sizes: &[Plan], idle: Duration) -> Result<Section> {
+pub fn bench(
+    programs: &Programs,
+    folder: &Path,
+    rounds: usize,
+    sizes: &[Plan],
+    idle: Duration,
+    keep: &mut Keep<'_>,
+) -> Result<()> {
     let work = folder.join("scale");
     std::fs::create_dir_all(&work)?;
     let mut variants: Vec<Box<dyn Variant>> = Vec::new();
@@ -99,12 +106,19 @@ pub fn bench(programs: &Programs, folder: &Path, rounds: usize, sizes: &[Plan], 
             idle,
         }));
     }
-    let taken = interleave(&mut variants, 0, rounds)?;
-    let (section, drawn) = section(sizes, &taken);
-    for (name, picture) in drawn {
-        hybond_lab::svg::write(folder, name, picture)?;
-    }
-    Ok(section)
+    let rounds = Rounds {
+        warm: 0,
+        count: rounds,
+        failures: 0,
+    };
+    interleave(&mut variants, rounds, &mut |taken, rounds| {
+        let (section, drawn) = section(sizes, taken);
+        for (name, picture) in drawn {
+            hybond_lab::svg::write(folder, name, picture)?;
+        }
+        keep(section, rounds)
+    })?;
+    Ok(())
 }
 
 /// A row: its name, the measure it is of, its unit, and what it must come to with [`GOAL`] domains.
@@ -191,7 +205,7 @@ fn section(sizes: &[Plan], taken: &Taken) -> (Section, Vec<(&'static str, String
             // Without what the driver takes for as many domains that are not hybond's, and with what a daemon takes for none.
             let own: Vec<f64> = match measure {
                 "own rss" => own_rss(sizes, taken, *plan),
-                measure => samples(taken, &name, measure).to_vec(),
+                measure => taken.samples(&name, measure),
             };
             // Fewer domains than are to be drained at once.
             let Some(figure) = Figure::of(what, &name, unit, &own) else {
@@ -247,6 +261,7 @@ fn section(sizes: &[Plan], taken: &Taken) -> (Section, Vec<(&'static str, String
             .to_owned(),
         figures,
         slopes,
+        failed: taken.failed().to_vec(),
         pictures,
     };
     (section, drawn)
@@ -255,16 +270,17 @@ fn section(sizes: &[Plan], taken: &Taken) -> (Section, Vec<(&'static str, String
 /// hybondd's own memory: that with the driver, less what the driver takes for its domains. What hybondd is without a domain
 /// is in the memory of a daemon whose domains are not hybond's, and is known from the line through those.
 fn own_rss(sizes: &[Plan], taken: &Taken, plan: Plan) -> Vec<f64> {
-    let without = |plan: Plan| samples(taken, &called(plan), "rss without");
+    let without = |plan: Plan| taken.samples(&called(plan), "rss without");
     let points: Vec<(f64, f64)> = sizes
         .iter()
-        .flat_map(|plan| without(*plan).iter().map(|rss| (plan.domains as f64, *rss)))
+        .flat_map(|plan| without(*plan).into_iter().map(|rss| (plan.domains as f64, rss)))
         .collect();
     let Some((_, bare)) = line(&points) else {
         return Vec::new();
     };
-    let with = samples(taken, &called(plan), "rss").iter();
-    with.zip(without(plan))
+    let with = taken.samples(&called(plan), "rss");
+    with.into_iter()
+        .zip(without(plan))
         .map(|(with, without)| with - without + bare)
         .collect()
 }
@@ -291,13 +307,13 @@ mod tests {
     #[test]
     fn the_drivers_memory_is_not_the_daemons() {
         let sizes = [Plan { domains: 10, pfs: 1 }, Plan { domains: 1000, pfs: 16 }];
-        let mut taken = Taken::new();
+        let mut taken = Taken::default();
         for plan in sizes {
             let n = plan.domains as f64;
             // 8 MiB of its own, 0.1 MiB of the driver's and 0.02 MiB of hybondd's for each domain.
             let measures = [("rss without", 8.0 + 0.1 * n), ("rss", 8.0 + 0.12 * n)];
             let measures = measures.map(|(what, value)| (what.to_owned(), vec![value]));
-            taken.insert(called(plan), Measures::from(measures));
+            taken.put(&called(plan), 0, Measures::from(measures));
         }
         let own = own_rss(&sizes, &taken, sizes[1]);
         assert!((own[0] - 28.0).abs() < 1e-6, "{own:?}");
@@ -306,13 +322,15 @@ mod tests {
     #[test]
     fn goals_hold_for_a_thousand_domains_and_for_a_single_drain_anywhere() {
         let sizes = [Plan { domains: 10, pfs: 1 }, Plan { domains: 1000, pfs: 16 }];
-        let mut taken = Taken::new();
+        let mut taken = Taken::default();
         for plan in sizes {
-            let measures =
-                ["rss without", "rss", "wakeups", "drain 1", "drain 200"].map(|what| (what.to_owned(), vec![30.0]));
-            taken.insert(called(plan), Measures::from(measures));
+            let measures = ["rss without", "rss", "wakeups", "drain 1", "drain 200"];
+            let measures = measures
+                .iter()
+                .filter(|what| plan.domains > 200 || **what != "drain 200")
+                .map(|what| ((*what).to_owned(), vec![30.0]));
+            taken.put(&called(plan), 0, measures.collect());
         }
-        taken.get_mut("10 domains, 1 PF").expect("there").remove("drain 200");
         let (section, drawn) = section(&sizes, &taken);
         let held: Vec<(&str, &str)> = section
             .figures

@@ -71,11 +71,7 @@ pub fn measured_migration(
     traffic.flow_since(then, AFTERWARDS)?;
     let records = traffic.finish()?;
 
-    let phases = timeline.phases();
-    let failover = drain(&timeline).context("the timeline has no failover")?;
-    // From the VF's preparation, when the PF may begin to send it the guest's frames.
-    let failback = cover(&phases, &["failback", "prepare-vf", "plug", "primary-ready"]);
-    let failback = failback.context("the timeline has no failback")?;
+    let [failover, failback] = switches(&timeline)?;
     let migration = Migration {
         title: guest.migrate.to_owned(),
         from: from.name().to_owned(),
@@ -83,7 +79,7 @@ pub fn measured_migration(
         vf_before: before.vf.as_ref().map(ToString::to_string),
         vf_after: after.vf.as_ref().map(ToString::to_string),
         pf_after: after.pf.as_ref().map(ToString::to_string),
-        phases,
+        phases: timeline.phases(),
         failover,
         failback,
         virtio_only_gap_ms,
@@ -98,6 +94,17 @@ pub fn measured_migration(
         virsh,
         settled,
     })
+}
+
+/// The failover and the failback of a migration.
+///
+/// # Errors
+/// One of them is not told of.
+pub fn switches(timeline: &Timeline) -> Result<[Span; 2]> {
+    let failover = drain(timeline).context("the timeline has no failover")?;
+    // From the VF's preparation, when the PF may begin to send it the guest's frames.
+    let failback = cover(&timeline.phases(), &["failback", "prepare-vf", "plug", "primary-ready"]);
+    Ok([failover, failback.context("the timeline has no failback")?])
 }
 
 /// From the beginning of the failover until the VF is reset. When the guest has left, the source resets it once more.

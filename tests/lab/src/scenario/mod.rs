@@ -18,7 +18,7 @@ pub use demo::{arguments as demo_arguments, demo};
 pub use follow::{Follow, Stopwatch};
 pub use interrupts::Interrupts;
 pub use leftovers::Inventory;
-pub use measured::{Measured, measured_migration, virtio_only_gap};
+pub use measured::{Measured, measured_migration, switches, virtio_only_gap};
 pub use packages::Packages;
 pub use pages::Pages;
 pub use pair::{HybridGuest, MIGRATE, POOL};
