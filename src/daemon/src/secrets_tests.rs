@@ -259,7 +259,7 @@ async fn no_secret_of_a_domain_is_logged_answered_or_kept() {
     }
     // And whoever logs the whole XML, however quietly, on a thread of libvirt's, is found out.
     let planted = "a planted leak";
-    let quietly = std::thread::spawn(|| tracing::trace!(xml = NODE, "{planted}"));
+    let quietly = std::thread::spawn(move || tracing::trace!(xml = NODE, "{planted}"));
     quietly.join().expect("logged");
     let log = log();
     let line = log.lines().find(|line| line.contains(planted)).expect("logged");
