@@ -52,8 +52,8 @@ impl Layout {
         let Self { name, id, .. } = self;
         let mut arguments: Vec<String> = Vec::new();
         let mut add = |text: String| arguments.extend(text.split_whitespace().map(str::to_owned));
-        // QEMU emulates AMD's SVM under TCG, not Intel's VMX: with it, guests in the host run by nested KVM. One CPU only:
-        // where another one disturbs it, QEMU delivers a guest's interrupt twice (docs/lab.md).
+        // QEMU emulates AMD's SVM under TCG, not Intel's VMX: with it, guests in the host run by nested KVM. One CPU each:
+        // a second one saves no time where two real ones have both hosts to carry.
         add(format!(
             "-name hb3-{name} -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu max -smp 1 -m 2048"
         ));
