@@ -2,7 +2,7 @@
 //! fault the guest is reachable, on its VF or on its standby with a reason, no VF is held twice, and nothing of it is on the
 //! host that it is not on. Ignored by `cargo test`, because it boots guests:
 //! `cargo test -p hybond-lab --test faults -- --ignored`. By itself the short ones; with `HYBOND_FAULTS=all` all of them; with
-//! `HYBOND_SCENARIO=word` those whose name has that word.
+//! `HYBOND_SCENARIO=word,word` those whose name has one of the words.
 //!
 //! `docs/failure-matrix.md` is written from the same table.
 
@@ -88,7 +88,7 @@ fn wanted() -> Vec<(&'static Fault, Play)> {
     let all = std::env::var("HYBOND_FAULTS").is_ok_and(|which| which == "all");
     let pick = |fault: &&Fault| match word.as_str() {
         "" => all || fault.short,
-        word => fault.name.contains(word),
+        words => words.split(',').any(|word| fault.name.contains(word)),
     };
     let wanted = TABLE.iter().filter(pick);
     wanted.filter_map(|fault| Some((fault, fault.play?))).collect()
