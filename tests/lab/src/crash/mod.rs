@@ -24,6 +24,10 @@ const OPERATION: Duration = Duration::from_secs(300);
 const SETTLE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// A destination whose hook has answered waits as long for the guest, and cannot know that the answer died with its daemon.
+/// Less than [`SETTLE`].
+const TIMES: &str = "[guest]\nreservation_seconds = 60\n";
+
 /// Points that no operation here passes, and why.
 const ELSEWHERE: [(&str, &str); 1] = [(
     "lower-standby",
@@ -65,11 +69,13 @@ impl<'a> Scene<'a> {
     ///
     /// # Errors
     /// It does not come on its VF.
-    pub fn new(pair: &'a Pair, daemons: [Daemon; 2]) -> Result<Self> {
+    pub fn new(pair: &'a Pair, mut daemons: [Daemon; 2]) -> Result<Self> {
         let guest = Hybrid::new("mortal");
         let nodes = HOSTS.map(|name| pair.host(name));
-        for node in nodes {
+        for (node, daemon) in nodes.iter().zip(&mut daemons) {
             node.ok(&format!("mkdir -p {CRASH}"))?;
+            node.write_file("/etc/hybond/hybond.d/10-times.toml", TIMES.as_bytes(), "644")?;
+            daemon.renew()?;
         }
         guest.define(nodes[0], &format!("--pool {POOL}"))?;
         let scene = Self {
