@@ -5,13 +5,6 @@ use anyhow::{Result, ensure};
 use hybond_lab::{Machine, process};
 use std::time::Instant;
 
-/// Of the journal, of a guest that sends what it should not.
-const MISBEHAVES: &str = "the guest's agent misbehaves";
-/// Drains of another guest beside one that floods.
-const FLOODED: usize = 3;
-/// In the journal of so short a time.
-const LINES: usize = 6;
-
 pub fn absent(scene: &mut Scene<'_>) -> Result<String> {
     scene.without_agent()?;
     let begun = Instant::now();
@@ -62,44 +55,6 @@ pub fn killed_on_its_vf(scene: &mut Scene<'_>) -> Result<String> {
     let output = scene.migrate("")?;
     scene.arrived(output)?;
     Ok("stayed on its VF, and migrated with the next agent".to_owned())
-}
-
-/// Whatever stands in for the agent writes as fast as it can and reads nothing, while another guest is drained and plugged.
-pub fn floods(scene: &mut Scene<'_>) -> Result<String> {
-    let here = scene.here();
-    scene.with_second(here)?;
-    scene.without_agent()?;
-    scene.until_status("a guest without its agent", |domain, _| !domain.agent)?;
-    let (before, told) = (scene.cost()?, scene.journal_says(MISBEHAVES)?);
-    scene.inject_into_guest(
-        "cat /dev/zero >/dev/virtio-ports/org.hybond.agent.0 2>/dev/null </dev/null & echo $! >/tmp/flood",
-        "kill $(cat /tmp/flood)",
-    )?;
-    process::until("the flood being noticed", SOON, || {
-        Ok((scene.journal_says(MISBEHAVES)? > told).then_some(()))
-    })?;
-    let begun = Instant::now();
-    for _ in 0..FLOODED {
-        scene.from().ok("hybondctl drain second")?;
-        scene.from().ok("hybondctl plug second")?;
-        scene.second_is_well(here)?;
-    }
-    let seconds = begun.elapsed().as_secs_f32();
-    let flooding = scene.in_guest("kill -0 $(cat /tmp/flood) && echo it floods")?;
-    ensure!(flooding.trim() == "it floods", "the flood has ended: {flooding}");
-    let after = scene.cost()?;
-    after.cost.has_not_grown_since(&before.cost)?;
-    let said = scene.journal_says(MISBEHAVES)? - told;
-    ensure!(said <= LINES, "{said} lines in the journal");
-    scene.heal()?;
-    scene.back_on_its_vf()?;
-    Ok(format!(
-        "another guest drained and plugged {FLOODED} times in {seconds:.1} s; hybondd {} KiB before, {} KiB then, {:.2} s of a \
-         processor, {said} lines in the journal",
-        before.cost.rss_kib,
-        after.cost.rss_kib,
-        after.cpu - before.cpu
-    ))
 }
 
 /// One that never had an agent: nobody can make its bond, so that it is on its standby, wherever it goes.

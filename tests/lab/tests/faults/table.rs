@@ -423,18 +423,6 @@ pub const TABLE: &[Fault] = &[
         ..here(Several, "last-vf", several::last_vf)
     },
     Fault {
-        what: "The guest sends its host whatever it likes, as fast as it can",
-        happens: "It is bounded, and concerns the guest's own pair only; [security.md](security.md)",
-        sees: &[Otherwise("journal: a line at most once a minute")],
-        retried: NOTHING,
-        tests: &[
-            "flood::garbage_is_read_slowly_and_mentioned_once",
-            "many::fifty_guests_are_served_beside_one_that_floods_which_costs_a_bounded_amount",
-            "tier1::a_guest_keeps_its_path_when_the_guard_acts_and_when_its_agent_dies",
-        ],
-        ..here(Guest, "agent-hostile", agent::floods)
-    },
-    Fault {
         what: "The guest has never had an agent",
         happens: "It is on its standby, and migrates so",
         sees: &[Otherwise("`hybondctl status`: the pair has no primary plugged")],
@@ -550,6 +538,21 @@ pub const TABLE: &[Fault] = &[
             &[
                 "lives::a_guest_that_is_destroyed_powers_off_or_crashes_leaves_nothing_and_starts_again_on_a_vf",
                 "hybond_core::a_crashed_guest_that_libvirt_keeps_keeps_what_it_has",
+            ],
+        )
+    },
+    Fault {
+        what: "The guest sends its host whatever it likes, as fast as it can",
+        happens: "It is bounded, and concerns the guest's own pair only; [security.md](security.md)",
+        sees: &[Otherwise("journal: a line at most once a minute")],
+        retried: NOTHING,
+        ..elsewhere(
+            Guest,
+            "agent-hostile",
+            &[
+                "flood::garbage_is_read_slowly_and_mentioned_once",
+                "many::fifty_guests_are_served_beside_one_that_floods_which_costs_a_bounded_amount",
+                "tier1::a_guest_keeps_its_path_when_the_guard_acts_and_when_its_agent_dies",
             ],
         )
     },

@@ -2,7 +2,7 @@
 
 use super::{Cast, PAUSE, SETTLE, SOON, Scene};
 use anyhow::{Context, Result};
-use hybond_lab::soak::{Cost, View, rests};
+use hybond_lab::soak::{View, rests};
 use hybond_lab::{Guest, Machine, process};
 use hybond_wire::agent::Path;
 use hybond_wire::control::{DomainStatus, PairStatus};
@@ -11,14 +11,6 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Domains {
     domains: Vec<DomainStatus>,
-}
-
-/// What a daemon has and has used.
-pub struct Spent {
-    /// What it has.
-    pub cost: Cost,
-    /// Seconds of a processor, since its start.
-    pub cpu: f64,
 }
 
 impl Scene<'_> {
@@ -81,22 +73,6 @@ impl Scene<'_> {
             .peer()
             .until(&format!("ping of {address}"), &ping, SETTLE)
             .map(drop)
-    }
-
-    /// What hybondd costs the usual guest's host.
-    pub fn cost(&self) -> Result<Spent> {
-        let pid = self.daemons[self.usual.at].as_ref().context("no hybondd")?.pid();
-        let ticks = self
-            .from()
-            .ok(&format!("awk '{{print $14 + $15}}' /proc/{pid}/stat; getconf CLK_TCK"))?;
-        let figures: Vec<f64> = ticks.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [spent, each] = figures[..] else {
-            anyhow::bail!("its time: {ticks}")
-        };
-        Ok(Spent {
-            cost: Cost::of(self.from(), pid)?,
-            cpu: spent / each,
-        })
     }
 
     /// How often the journal of the usual guest's host has these words.
