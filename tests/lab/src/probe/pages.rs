@@ -27,11 +27,11 @@ use std::time::Duration;
 /// TCP and UDP port of the guest's side.
 pub const PAGES_PORT: u16 = 9902;
 /// Pages that come before the migration.
-pub const BURST: u32 = 2000;
+pub const BURST: u32 = 1000;
 /// What one datagram carries: the number, and what [`fill`] makes of it. With headers it fits the smallest usual MTU.
 const SIZE: usize = 1400;
 /// Between two pages of the burst, and of those that come later.
-const PACE: Duration = Duration::from_millis(1);
+const PACE: Duration = Duration::from_millis(4);
 const LATER: Duration = Duration::from_millis(50);
 /// Of the guest's memory that nobody writes to.
 const PAGE: usize = 4096;
