@@ -57,11 +57,19 @@ impl Sysfs {
         self.write(self.path("bus/pci/drivers_probe"), &vf.to_string())?;
         match self.driver(vf).map_err(look)? {
             Some(driver) if !is_vfio(&driver) => Ok(driver),
-            found => Err(BindError::ReadBack {
+            Some(found) => Err(BindError::ReadBack {
                 vf,
                 wanted: "the host's driver",
-                found: found.unwrap_or_else(|| "no driver".to_owned()),
+                found,
             }),
+            None => {
+                let autoprobe = self.device(vf).join("physfn/sriov_drivers_autoprobe");
+                let autoprobe = crate::sysfs::attribute(&autoprobe).map_err(look)?;
+                Err(BindError::NoHostDriver {
+                    vf,
+                    autoprobe: autoprobe.is_none_or(|text| text != "0"),
+                })
+            }
         }
     }
 

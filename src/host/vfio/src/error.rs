@@ -107,6 +107,18 @@ pub enum BindError {
         /// Driver found.
         found: String,
     },
+    /// No driver took it that is not VFIO's.
+    #[error("no driver of the host takes VF {vf}: {}", if *.autoprobe {
+        "load the module of the driver for its card's VFs with modprobe (igbvf, iavf, …); a blacklist keeps it from being loaded by itself"
+    } else {
+        "sriov_drivers_autoprobe of its PF is 0, write 1 to it"
+    })]
+    NoHostDriver {
+        /// The VF.
+        vf: Bdf,
+        /// Whether drivers may take VFs of that PF without being named: `sriov_drivers_autoprobe` (`pci_device_can_probe()`).
+        autoprobe: bool,
+    },
     /// The kernel did not finish. vfio waits for the users of a device before it lets go of it.
     #[error("the kernel has not finished {doing} of VF {vf} within {seconds} s: some process still has it open")]
     Stuck {

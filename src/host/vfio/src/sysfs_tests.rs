@@ -107,15 +107,21 @@ async fn the_hosts_driver_is_bound_anew_so_that_it_asks_for_the_address() {
         ]
     );
     let driverless = tree.sysfs(None);
-    let error = driverless
-        .bind_host(vf)
-        .await
-        .expect_err("the host has none")
-        .to_string();
+    let why = async || {
+        driverless
+            .bind_host(vf)
+            .await
+            .expect_err("the host has none")
+            .to_string()
+    };
+    let error = why().await;
     assert!(
-        error.contains("the host's driver") && error.contains("no driver"),
+        error.contains("no driver of the host") && error.contains("modprobe"),
         "{error}"
     );
+    tree.file("bus/pci/devices/0000:01:00.0/sriov_drivers_autoprobe", "0\n");
+    let error = why().await;
+    assert!(error.contains("sriov_drivers_autoprobe of its PF is 0"), "{error}");
 }
 
 #[tokio::test]

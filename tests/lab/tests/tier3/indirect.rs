@@ -1,6 +1,6 @@
 //! A pair of flavor `indirect`: the VF stays with its host driver, and the guest's virtio NIC is on a macvtap above it.
 
-use crate::scene::{Scene, nothing_is_left};
+use crate::scene::{Scene, nothing_is_left, refusal};
 use anyhow::{Context, Result, ensure};
 use hybond_lab::probe::{Span, analyse};
 use hybond_lab::scenario::{HybridGuest, POOL, Traffic};
@@ -17,16 +17,28 @@ pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
     guest.domain = guest.domain.numbered(4);
     // The huge pages are the other guest's.
     (guest.domain.memory, guest.domain.huge_pages) = (160, false);
-    let played = started(&guest, src)
+    let lab = scene.stage.lab;
+    let refused = refused_without_a_driver(&guest, src);
+    // It takes every VF that vfio-pci has not, and each is a network device then.
+    lab.each(|host| host.ok("modprobe igbvf"))?;
+    let played = refused
+        .and_then(|()| started(&guest, src))
         .and_then(|()| moved(scene, &guest, src, dst))
         .and_then(|()| moved(scene, &guest, dst, src));
-    let removed = guest.remove(scene.stage.lab.hosts());
+    let removed = guest.remove(lab.hosts());
+    lab.each(|host| host.ok("modprobe -r igbvf"))?;
     played.and(removed)?;
     nothing_is_left(scene, dst)
 }
 
-fn started(guest: &HybridGuest, host: &Host) -> Result<()> {
+/// The hosts keep igbvf from being loaded, as is recommended where VFs are for guests.
+fn refused_without_a_driver(guest: &HybridGuest, host: &Host) -> Result<()> {
     guest.define_as(host, &format!("--pool {POOL} --flavor indirect --policy require"))?;
+    let output = host.run(&format!("virsh start {}", guest.name()))?;
+    refusal(&output, &["no driver of the host takes VF", "modprobe"]).map(drop)
+}
+
+fn started(guest: &HybridGuest, host: &Host) -> Result<()> {
     guest.boot(host)?;
     is_above_its_vf(guest, host).map(drop)
 }
