@@ -1,7 +1,7 @@
 //! What a user does with a hybrid guest beside migrating it, each test a story told on two namespaced hosts. Ignored by
 //! `cargo test`, because they boot guests: `cargo test -p hybond-lab --test lives -- --ignored --test-threads=1`.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
 use hybond_lab::tier2_hybond::{
@@ -9,6 +9,8 @@ use hybond_lab::tier2_hybond::{
     on_its_vf, on_stage, same_vf,
 };
 use hybond_wire::agent::Path;
+use hybond_wire::inventory::VfRow;
+use serde::Deserialize;
 
 #[test]
 #[ignore = "boots guests under TCG"]
@@ -63,6 +65,37 @@ fn a_guest_that_is_destroyed_powers_off_or_crashes_leaves_nothing_and_starts_aga
         src.ok("kill -KILL $(cat /run/libvirt/qemu/mortal.pid)")?;
         src.until("the domain's end", "virsh domstate mortal | grep -q 'shut off'", CLEAN)?;
         nothing_is_left(src)?;
+        daemons.into_iter().try_for_each(Daemon::stop)
+    })
+}
+
+#[test]
+#[ignore = "boots guests under TCG"]
+fn a_guest_that_shall_have_no_vf_gives_it_back_migrates_on_its_standby_and_takes_one_when_it_may() -> Result<()> {
+    on_stage("lives-policy", |pair, _, daemons| {
+        let (src, dst) = (pair.host("src"), pair.host("dst"));
+        let guest = Hybrid::new("modest");
+        guest.start(src)?;
+        on_its_vf(&guest, src)?;
+        let boot = boot_id(&guest, src)?;
+
+        src.ok("hybondctl set modest --policy never")?;
+        let without = guest.wait_path(src, Path::Standby)?;
+        ensure!(without.vf.is_none() && without.degraded.is_none(), "{without:?}");
+        ensure!(leased(src)?.is_empty(), "a VF is leased yet: {:?}", leased(src)?);
+
+        // What was set goes along: no VF is leased where it arrives.
+        guest.moves(src, dst)?;
+        let there = guest.wait_path(dst, Path::Standby)?;
+        ensure!(there.vf.is_none() && there.degraded.is_none(), "{there:?}");
+        ensure!(leased(dst)?.is_empty(), "a VF is leased: {:?}", leased(dst)?);
+        nothing_is_left(src)?;
+
+        dst.ok("hybondctl set modest --policy prefer")?;
+        let vf = on_its_vf(&guest, dst)?.vf.context("no VF")?.to_string();
+        ensure!(leased(dst)? == [vf], "leased: {:?}", leased(dst)?);
+        ensure!(boot_id(&guest, dst)? == boot, "the guest has booted again");
+        end(dst, &["modest"])?;
         daemons.into_iter().try_for_each(Daemon::stop)
     })
 }
@@ -223,4 +256,15 @@ fn each_pair_is_on_its_pf(guest: &Hybrid, node: &Node) -> Result<()> {
         ensure!(below.contains(&format!("@{pf}:")), "{below}");
     }
     Ok(())
+}
+
+/// VFs of a host that are leased, by its inventory.
+fn leased(node: &Node) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Inventory {
+        vfs: Vec<VfRow>,
+    }
+    let inventory: Inventory = serde_json::from_str(&node.ok("hybondctl --json inventory")?)?;
+    let leased = inventory.vfs.into_iter().filter(|row| row.lease.is_some());
+    Ok(leased.map(|row| row.name.to_string()).collect())
 }
