@@ -1,7 +1,7 @@
 //! A hybrid guest: an ordinary domain that was made hybrid as a user makes it.
 
 use crate::{Domain, Guest, Host, Machine, Output};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hybond_wire::agent::Path;
 use hybond_wire::control::{DomainStatus, PairStatus};
 use serde::Deserialize;
@@ -189,6 +189,23 @@ impl HybridGuest {
     pub fn migrate(&self, from: &Host, to: &Host) -> Result<Output> {
         let command = format!("{} {} qemu+tls://{}/system", self.migrate, self.name(), to.name());
         from.run_within(&command, MIGRATION)
+    }
+
+    /// As [`HybridGuest::migrate`], for a migration that must succeed.
+    ///
+    /// # Errors
+    /// It does not; the error has the command's words.
+    pub fn moves(&self, from: &Host, to: &Host) -> Result<()> {
+        let output = self.migrate(from, to)?;
+        ensure!(
+            output.success(),
+            "{} from {} to {}: {}",
+            self.migrate,
+            from.name(),
+            to.name(),
+            output.stderr.trim()
+        );
+        Ok(())
     }
 
     /// Whether it runs there.

@@ -8,8 +8,6 @@ use hybond_lab::{Host, Machine};
 use hybond_wire::control::PairStatus;
 use std::time::Duration;
 
-/// The guest's.
-const MAC: &str = "52:54:00:aa:00:04";
 /// Packets flow for so long before and after.
 const FLOWS: Duration = Duration::from_secs(3);
 
@@ -17,6 +15,7 @@ pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
     let (src, dst, ..) = scene.parts();
     let mut guest = HybridGuest::new("through", src);
     guest.domain = guest.domain.numbered(4);
+    let mac = guest.domain.nics[0].0.clone();
     // The huge pages are the other guest's.
     (guest.domain.memory, guest.domain.huge_pages) = (160, false);
     let lab = scene.stage.lab;
@@ -28,7 +27,7 @@ pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
         .and_then(|()| moved(scene, &guest, src, dst))
         .and_then(|()| moved(scene, &guest, dst, src));
     let removed = guest.remove(lab.hosts());
-    let left = lab.each(without_a_driver);
+    let left = lab.each(|host| without_a_driver(host, &mac));
     played.and(removed)?;
     left?;
     nothing_is_left(scene, dst)
@@ -36,11 +35,12 @@ pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
 
 /// As the hosts were before: igbvf has invented an address for each VF that it took, and the PF remembers it. The guest's is not among
 /// them.
-fn without_a_driver(host: &Host) -> Result<()> {
+fn without_a_driver(host: &Host, mac: &str) -> Result<()> {
+    host.ok("modprobe -r igbvf")?;
     for pf in host.pfs() {
         host.ok(&format!(
-            "set -e; modprobe -r igbvf\n\
-             if ip link show {pf} | grep -F {MAC} >&2; then exit 1; fi\n\
+            "set -e\n\
+             if ip link show {pf} | grep -F {mac} >&2; then exit 1; fi\n\
              ip link show {pf} | sed -n 's|^ *vf \\([0-9]*\\) *link/ether \\([0-9a-f:]*\\) .*|\\1 \\2|p' | while read vf mac; do\n\
              case $mac in 00:00:00:00:00:00 | 52:54:00:*) ;; *) ip link set {pf} vf $vf mac 00:00:00:00:00:00 ;; esac; done"
         ))?;
@@ -65,8 +65,7 @@ fn moved(scene: &Scene<'_>, guest: &HybridGuest, from: &Host, to: &Host) -> Resu
     let lab = scene.stage.lab;
     let mut traffic = Traffic::start(lab, scene.stage.packages, &guest.address())?;
     traffic.flow(FLOWS)?;
-    let output = guest.migrate(from, to)?;
-    ensure!(output.success(), "virsh migrate: {}", output.stderr.trim());
+    guest.moves(from, to)?;
     let pair = is_above_its_vf(guest, to)?;
     let before = vf_packets(to, &pair)?;
     traffic.flow(FLOWS)?;
@@ -84,7 +83,7 @@ fn moved(scene: &Scene<'_>, guest: &HybridGuest, from: &Host, to: &Host) -> Resu
         all.longest_gap_ms()
     );
     ensure!(carried > 100, "VF {:?} carried {carried} packets only", pair.vf);
-    let gone = from.run(&format!("test -e /sys/class/net/{}", macvtap(&pair)))?;
+    let gone = from.run(&format!("test -e /sys/class/net/{}", pair.mac.standby_name()))?;
     ensure!(!gone.success(), "its macvtap is still on {}", from.name());
     Ok(())
 }
@@ -93,7 +92,7 @@ fn moved(scene: &Scene<'_>, guest: &HybridGuest, from: &Host, to: &Host) -> Resu
 fn is_above_its_vf(guest: &HybridGuest, host: &Host) -> Result<PairStatus> {
     let pair = guest.wait_indirect(host)?;
     ensure!(pair.degraded.is_none() && !pair.plugged, "{pair:?}");
-    let tap = macvtap(&pair);
+    let tap = pair.mac.standby_name();
     let netdev = vf_netdev(host, &pair)?;
     let below = host.ok(&format!("cd /sys/class/net/{tap} && echo lower_*"))?;
     ensure!(
@@ -103,10 +102,6 @@ fn is_above_its_vf(guest: &HybridGuest, host: &Host) -> Result<PairStatus> {
     let mode = host.ok(&format!("ip -d link show {tap}"))?;
     ensure!(mode.contains("macvtap mode passthru"), "{mode}");
     Ok(pair)
-}
-
-fn macvtap(pair: &PairStatus) -> String {
-    format!("hb{}", pair.mac.to_string().replace(':', ""))
 }
 
 fn vf_netdev(host: &Host, pair: &PairStatus) -> Result<String> {
