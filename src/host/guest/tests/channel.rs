@@ -179,6 +179,24 @@ async fn an_agent_whose_port_is_watched_is_left_alone_and_gone_once_it_is_closed
 }
 
 #[tokio::test]
+async fn an_answer_that_arrives_after_its_agent_has_gone_is_not_taken_for_the_next_agents() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(Pace {
+        keepalive: LONG,
+        ..BRIEF
+    });
+    let mut port = guest.accept().await;
+    port.greet(vec![state(1, Path::Primary)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Primary)]));
+
+    host.closed();
+    assert_eq!(next(&mut events).await, GuestEvent::AgentGone);
+    port.answer_hello(1, vec![state(1, Path::Primary)]).await;
+    port.greet(vec![state(1, Path::Standby)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Standby)]));
+}
+
+#[tokio::test]
 async fn what_asks_while_qemu_goes_is_told_so_and_the_next_qemu_is_found() {
     let guest = Guest::new();
     let (host, mut events) = guest.host(BRIEF);

@@ -119,6 +119,10 @@ impl Port {
             panic!("{message:?} instead of hello")
         };
         assert_eq!((version, asked), (VERSION, vec![mac(1), mac(2)]));
+        self.answer_hello(id, pairs).await;
+    }
+
+    pub async fn answer_hello(&mut self, id: u64, pairs: Vec<PairState>) {
         let agent = "0.1.0".to_owned();
         let version = VERSION + 1;
         self.write(&FromAgent::Hello {
