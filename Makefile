@@ -31,7 +31,7 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 	packaging/dev/test.sh lint
 
 # What keeps one core busy runs beside another such.
-suites := lint unit pair+netns packages qemu,guest+crash,lab tier3
+suites := lint unit netns+packages qemu,guest,pair+crash,lab tier3
 
 test: setup packages ## lint and every suite but the longer lists: up to 40 minutes on 2 cores
 	packaging/dev/test.sh $(suites)

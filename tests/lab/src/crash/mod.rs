@@ -34,6 +34,13 @@ const ELSEWHERE: [(&str, &str); 1] = [(
     "only with handover = { standby = \"drop\" }, for cards that need it",
 )];
 
+/// Effects that fall into an operation by chance, and why: nothing makes a daemon pass them in it again.
+const BY_CHANCE: [(&str, Operation, &str); 1] = [(
+    "tune-standby",
+    Operation::Destroy,
+    "it follows the guest's filters, which the end of a domain does not change",
+)];
+
 /// A point in an operation, on one of the hosts that take part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
@@ -50,6 +57,12 @@ impl Case {
     #[must_use]
     pub fn effect(&self) -> &str {
         self.point.split_once(':').map_or(&self.point, |(_, effect)| effect)
+    }
+
+    fn is_by_chance(&self) -> bool {
+        BY_CHANCE
+            .iter()
+            .any(|(effect, operation, _)| *effect == self.effect() && *operation == self.operation)
     }
 }
 
@@ -118,11 +131,14 @@ impl<'a> Scene<'a> {
             for (side, points) in passed {
                 for point in points.lines() {
                     never.remove(point);
-                    cases.push(Case {
+                    let case = Case {
                         operation,
                         side,
                         point: point.to_owned(),
-                    });
+                    };
+                    if !case.is_by_chance() {
+                        cases.push(case);
+                    }
                 }
             }
         }
