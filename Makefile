@@ -36,8 +36,8 @@ suites := lint unit netns+packages qemu,guest,pair+crash,lab tier3
 test: setup packages ## lint and every suite but the longer lists: up to 40 minutes on 2 cores
 	packaging/dev/test.sh $(suites)
 
-test-all: setup packages ## make test, what hosts do around their guests, flavors on a card's VFs, the lab's own test, the fuzzers, and what all shows: a quarter of an hour more
-	packaging/dev/test.sh $(suites) hosts flavors ground fuzz coverage
+test-all: setup packages ## make test, what hosts do around their guests, flavors and paths on a card's VFs, the lab's own test, the fuzzers, and what all shows: a quarter of an hour more
+	packaging/dev/test.sh $(suites) hosts cards ground fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
 	packaging/dev/test.sh unit
@@ -72,8 +72,8 @@ test-packages: setup-build ## build the packages, unpack them, look at every fil
 test-fuzz: setup-build ## hostile input: each parser against bytes made up for 20 s, or HYBOND_FUZZ_SECONDS
 	packaging/dev/test.sh fuzz
 
-soak: setup ## 14 guests, 60 migrations between two libvirtds, everything looked at after each; up to 30 minutes
-	packaging/dev/test.sh soak
+soak: setup packages ## 14 guests, 60 migrations between two libvirtds, everything looked at after each, and 20 between emulated hosts; up to an hour
+	packaging/dev/test.sh soak soak-tier3
 
 # Of `make bench`: how often each variant is taken, and which parts (migrate memory hook agent switch scale; all without).
 ROUNDS ?= 10

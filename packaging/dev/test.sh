@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$top"
 
-suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, hosts, tier3, flavors, ground, soak, coverage"
+suites="lint, unit, pair, netns, qemu, packages, fuzz, guest, lab, crash, faults, hosts, tier3, cards, ground, soak, soak-tier3, coverage"
 
 # Tests of these crates need root, QEMU or minutes, so each is a suite of its own.
 own_suite=(hybond-test-pair hybond-test-netns hybond-test-qemu hybond-lab)
@@ -44,16 +44,16 @@ suite() {
     faults) everything_that_goes_wrong 2>&1 | tally ;;
     # The first time, libvirt's modular daemons are compiled for it.
     hosts)
-        limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test hosts --test modular \
+        limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test hosts --test pools --test modular \
             -- --include-ignored --test-threads=1 --nocapture
         ;;
     tier3)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 \
-            -- --include-ignored --test-threads=1 --nocapture --skip without_passthrough
+            -- --include-ignored --test-threads=1 --nocapture --skip cards:: --skip long::
         ;;
-    # The rest of tier 3.
-    flavors)
-        limit 30m cargo test --locked -p hybond-lab --test tier3 -- --ignored --test-threads=1 --nocapture without_passthrough
+    # The rest of tier 3: flavors, and what a card's functions are set to.
+    cards)
+        limit 40m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 -- --ignored --test-threads=1 --nocapture cards::
         ;;
     # The lab itself, without hybond: who doubts it looks here first.
     ground)
@@ -63,6 +63,10 @@ suite() {
     soak)
         HYBOND_SOAK_GUESTS=${HYBOND_SOAK_GUESTS:-14} HYBOND_SOAK_MIGRATIONS=${HYBOND_SOAK_MIGRATIONS:-60} \
             limit 90m cargo test --locked -p hybond-lab --test soak -- --ignored --test-threads=1 --nocapture
+        ;;
+    # One guest on emulated hosts, under traffic: 20 migrations.
+    soak-tier3)
+        limit 90m cargo test --locked -p hybond-lab --test tier3 -- --ignored --test-threads=1 --nocapture long::
         ;;
     # Last: by the logs of the others. What it writes becomes docs/coverage.md after a run of all.
     coverage) coverage ;;

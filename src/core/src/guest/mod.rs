@@ -265,13 +265,18 @@ impl Guest {
     /// It runs here, and every pair is as its policy would have it, or it is known why not.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let as_wanted =
-            |mac: &Mac| self.on_primary(*mac) || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac);
         let busy = self.in_flight.is_some() || !self.waiters.is_empty() || !self.answers.is_empty();
         let repaired = !self.record.xml_stale || self.unrepaired.is_some();
         let written = repaired && self.record.unwritten.is_empty();
         let done = self.seen.looked && written && !self.record.arrived;
-        self.record.stage == Stage::Running && !busy && done && self.record.macs().iter().all(as_wanted)
+        self.record.stage == Stage::Running && !busy && done && self.pairs_are_as_wanted()
+    }
+
+    /// Every pair is as its policy would have it, or it is known why not.
+    fn pairs_are_as_wanted(&self) -> bool {
+        let as_wanted =
+            |mac: &Mac| self.on_primary(*mac) || !self.record.wants_primary(*mac) || self.degraded.contains_key(mac);
+        self.record.macs().iter().all(as_wanted)
     }
 
     /// The pair's traffic goes over its VF, as far as can be known.

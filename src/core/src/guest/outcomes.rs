@@ -106,7 +106,10 @@ impl Guest {
                     pair.pf = None;
                 }
             }
-            (Action::Announce, _) => self.record.arrived = false,
+            (Action::Announce, _) => {
+                self.record.arrived = false;
+                self.later(Retry::Repair, now);
+            }
             (Action::RepairXml { .. }, _) => {
                 self.record.xml_stale = false;
                 self.repair_again();

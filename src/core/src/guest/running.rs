@@ -34,7 +34,7 @@ impl Guest {
                 return action;
             }
         }
-        if self.record.xml_stale && self.unrepaired.is_none() && self.may(Retry::Repair, now) {
+        if self.repairs_now(now) {
             let sources = self.sources();
             return Some(Action::RepairXml { sources });
         }
@@ -103,6 +103,13 @@ impl Guest {
             vlan: self.record.pair_spec(mac)?.vlan,
             lease,
         })
+    }
+
+    /// Nobody reads the persistent XML before the domain's next start: a guest that has just come, and needs its host's
+    /// processors to go on, is left alone for a while, unless it has all that it wants.
+    fn repairs_now(&self, now: Millis) -> bool {
+        let first = self.repairs_failed == 0 && self.pairs_are_as_wanted();
+        self.record.xml_stale && self.unrepaired.is_none() && (first || self.may(Retry::Repair, now))
     }
 
     /// Tried again with a growing pause, and not for ever: what does not come right by itself somebody has to mend.

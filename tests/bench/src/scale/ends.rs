@@ -1,6 +1,7 @@
 //! The other ends of many domains, on real sockets: QEMU's monitor and the guest's agent. They answer at once, but for what
 //! takes a guest time, which takes as long as [`Pace`] says. Each counts for how long it was waited for.
 
+use super::flood::{self, Flood};
 use super::plan::Domain;
 use anyhow::{Context, Result};
 use hybond_wire::agent::{FromAgent, LIMIT, PairState, Path as ActivePath, ToAgent, VERSION};
@@ -15,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Longest line of the daemon's to QEMU.
 const COMMAND: usize = 64 * 1024;
@@ -45,6 +46,7 @@ pub struct End {
     tap: Option<OwnedFd>,
     netdev: bool,
     to_daemon: Option<mpsc::UnboundedSender<FromAgent>>,
+    flood: watch::Sender<Option<Flood>>,
     /// Requests that have come and are not answered yet, and since when there is one.
     open: u32,
     since: Instant,
@@ -63,6 +65,11 @@ impl End {
         self.waited
     }
 
+    /// Has the guest flood its channel from now on, or be as others again.
+    pub fn flood(&self, with: Option<Flood>) {
+        self.flood.send_replace(with);
+    }
+
     fn enter(&mut self) {
         if self.open == 0 {
             self.since = Instant::now();
@@ -77,7 +84,8 @@ impl End {
         }
     }
 
-    fn state(&self) -> PairState {
+    /// What the agent says of its pair.
+    pub fn state(&self) -> PairState {
         PairState {
             mac: self.mac,
             bond: Some("eth0".to_owned()),
@@ -118,6 +126,7 @@ pub fn begin(domain: &Domain, pace: Pace, heard: &Heard) -> Result<Shared> {
         tap: None,
         netdev: false,
         to_daemon: None,
+        flood: watch::Sender::new(None),
         open: 0,
         since: Instant::now(),
         waited: Duration::ZERO,
@@ -304,12 +313,16 @@ fn command_of(
 async fn guest(stream: UnixStream, end: &Shared, pace: Pace, heard: &Heard) -> io::Result<()> {
     let (mut read, mut write) = stream.into_split();
     let (to_daemon, mut waiting) = mpsc::unbounded_channel::<FromAgent>();
-    end.borrow_mut().to_daemon = Some(to_daemon);
+    let mut flood = {
+        let mut own = end.borrow_mut();
+        own.to_daemon = Some(to_daemon);
+        own.flood.subscribe()
+    };
     let mut lines = LineBuffer::new(LIMIT);
     let mut bytes = [0; 4096];
     loop {
         tokio::select! {
-            n = read.read(&mut bytes) => {
+            n = read.read(&mut bytes), if *flood.borrow() != Some(Flood::Deaf) => {
                 let n = n?;
                 if n == 0 {
                     return Ok(());
@@ -324,6 +337,7 @@ async fn guest(stream: UnixStream, end: &Shared, pace: Pace, heard: &Heard) -> i
                     end.borrow_mut().leave();
                 }
             }
+            written = flood::write(&mut flood, end, &mut write) => written?,
             Some(message) = waiting.recv() => {
                 write.write_all(&line::encode(&message, LIMIT).map_err(io::Error::other)?).await?;
             }

@@ -1,6 +1,7 @@
 //! One go, inside of namespaces of its own: a daemon from its start over idling and drains to its end.
 
 use super::ends::{self, End, Heard, Pace};
+use super::flood;
 use super::host::{Daemon, Host};
 use super::plan::{Domain, Plan, node};
 use crate::usage::{Watched, rss_mib};
@@ -25,6 +26,10 @@ const PACE: Pace = Pace {
 /// The daemon has nothing more to say once it has said nothing for so long.
 const SILENCE: Duration = Duration::from_millis(700);
 const SETTLE: Duration = Duration::from_secs(180);
+/// For how long a guest floods before others are served beside it.
+const FLOOD: Duration = Duration::from_secs(3);
+/// At least as many others there are, of whom some are served in each kind of flood.
+const BESIDE: usize = 50;
 /// How many drains at once, and how many goes at that.
 pub const AT_ONCE: [(usize, usize); 3] = [(1, 20), (50, 2), (200, 1)];
 
@@ -92,8 +97,47 @@ impl Crowd {
             }
         }
         note("rss after", rss_mib(daemon.pid())?);
+        for (what, samples) in self.flooded(&daemon).await? {
+            for sample in samples {
+                note(what, sample);
+            }
+        }
         daemon.stop()?;
         Ok(measures)
+    }
+
+    /// The last guest floods its channel in every way, one after the other, while others are drained and plugged.
+    async fn flooded(&self, daemon: &Daemon) -> Result<Vec<(&'static str, Vec<f64>)>> {
+        let Some(((_, others), guest)) = self.domains.split_last().zip(self.ends.last()) else {
+            return Ok(Vec::new());
+        };
+        if others.len() < BESIDE {
+            return Ok(Vec::new());
+        }
+        let before = rss_mib(daemon.pid())?;
+        let (mut drains, mut cpu, mut most) = (Vec::new(), Vec::new(), before);
+        for (kind, others) in flood::ALL.into_iter().zip(others.chunks(BESIDE / flood::ALL.len())) {
+            guest.borrow().flood(Some(kind));
+            let watched = Watched::begin(daemon.pid())?;
+            tokio::time::sleep(FLOOD).await;
+            cpu.push(watched.end()?.cpu_percent());
+            for domain in others {
+                let end = self.ends.iter().find(|end| end.borrow().state().mac == domain.mac);
+                let end = end.with_context(|| format!("no end of {}", domain.name))?;
+                let name = || domain.name.clone();
+                drains.push(own_ms(Request::Drain { domain: name() }, Rc::clone(end)).await?);
+                own_ms(Request::Plug { domain: name() }, Rc::clone(end)).await?;
+            }
+            most = most.max(rss_mib(daemon.pid())?);
+            guest.borrow().flood(None);
+        }
+        // Everyone is served as before, the one that has flooded, too.
+        self.settled(Instant::now()).await?;
+        Ok(vec![
+            ("flood drain", drains),
+            ("flood cpu", cpu),
+            ("flood rss", vec![most - before]),
+        ])
     }
 
     /// Drains some domains at once, and plugs them again at once: for each, for how long the daemon's own part took, in

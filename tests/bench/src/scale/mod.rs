@@ -5,6 +5,7 @@
 //! emulated primaries stand in for VFs, as a card with VFs is not to be had.
 
 pub mod ends;
+pub mod flood;
 pub mod host;
 pub mod inside;
 pub mod plan;
@@ -124,7 +125,7 @@ pub fn bench(
 /// A row: its name, the measure it is of, its unit, and what it must come to with [`GOAL`] domains.
 type Row = (&'static str, &'static str, &'static str, Option<(Point, f64)>);
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 23] = [
     ("RSS, idle", "own rss", "MiB", Some((Point::Median, 40.0))),
     ("RSS with libvirt's test driver in it", "rss", "MiB", None),
     ("RSS after all drains, with the driver", "rss after", "MiB", None),
@@ -165,6 +166,14 @@ const ROWS: [Row; 20] = [
     ("processor of a plug, 1 at once", "plug cpu 1", "ms", None),
     ("processor of a plug, 50 at once", "plug cpu 50", "ms", None),
     ("processor of a plug, 200 at once", "plug cpu 200", "ms", None),
+    (
+        "own time of a drain beside a guest that floods",
+        "flood drain",
+        "ms",
+        Some((Point::Median, 10.0)),
+    ),
+    ("processor that a guest's flood takes", "flood cpu", "% of a core", None),
+    ("memory that a guest's floods take", "flood rss", "MiB", None),
 ];
 
 /// What has to grow with the domains in a straight line: rows, and the picture that they are drawn in.
@@ -212,7 +221,7 @@ fn section(sizes: &[Plan], taken: &Taken) -> (Section, Vec<(&'static str, String
                 continue;
             };
             // The time of one drain is to be short on any host.
-            let counts = plan.domains == GOAL || measure.ends_with(" 1");
+            let counts = plan.domains == GOAL || measure.ends_with(" 1") || measure == "flood drain";
             figures.push(match goal {
                 Some((point, at_most)) if counts => figure.at_most(point, at_most),
                 _ => figure,

@@ -7,6 +7,8 @@ use serde::Serialize;
 /// A daemon that has done its work may keep so much more memory than one that has just begun: buffers, pools of threads, the
 /// allocator's own.
 const RSS_GROWTH_KIB: u64 = 16 * 1024;
+/// Once it has worked for a while, it may keep so much more for all that it goes on doing, in percent.
+const RSS_GROWTH_PERCENT: u64 = 5;
 
 /// What a host's hybondd and its things come to at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -95,6 +97,24 @@ impl Cost {
     }
 }
 
+impl Cost {
+    /// Holds the memory of two hybondds together against that of a time when they had done some of their work already, with
+    /// as many guests on both hosts together.
+    ///
+    /// # Errors
+    /// They need more than five percent more.
+    pub fn is_flat(before: &[Self; 2], after: &[Self; 2]) -> Result<()> {
+        let sum = |costs: &[Self; 2]| costs[0].rss_kib + costs[1].rss_kib;
+        let (then, now) = (sum(before), sum(after));
+        eprintln!("both hybondds had {then} KiB of memory, and have {now}");
+        ensure!(
+            now * 100 <= then * (100 + RSS_GROWTH_PERCENT),
+            "both hybondds had {then} KiB of memory, and have {now}: more than {RSS_GROWTH_PERCENT} % more"
+        );
+        Ok(())
+    }
+}
+
 /// One line of a table.
 impl std::fmt::Display for Cost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -159,6 +179,23 @@ mod tests {
         ] {
             grown.has_not_grown_since(&before).expect_err("grown");
         }
+    }
+
+    #[test]
+    fn five_percent_more_memory_is_flat_and_six_is_not() {
+        let cost = |rss_kib| Cost {
+            guests: 1,
+            rss_kib,
+            descriptors: 20,
+            threads: 4,
+            netdevs: 5,
+            leases: 1,
+            records: 1,
+            journal_bytes: 0,
+        };
+        let before = [cost(10_000), cost(10_000)];
+        Cost::is_flat(&before, &[cost(10_000), cost(11_000)]).expect("flat");
+        Cost::is_flat(&before, &[cost(10_600), cost(10_600)]).expect_err("grown");
     }
 
     #[test]

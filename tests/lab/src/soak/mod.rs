@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 const HOSTS: [&str; 2] = ["src", "dst"];
 /// Migrations between two quiet moments.
 const LEG: usize = 10;
+/// Legs after which a daemon's memory may grow no more.
+const WARM: usize = 2;
 /// From the end of `virsh migrate` until the guest is on its VF and the source has nothing of it any more.
 const SETTLE: Duration = Duration::from_secs(180);
 /// Between two looks at both hosts, which cost the machine more than any guest.
@@ -364,6 +366,11 @@ impl Soak<'_> {
     }
 
     fn nothing_has_grown(&self) -> Result<()> {
+        // In order: before any guest, with all, after each leg, without any.
+        let legs = self.costs.get(2..self.costs.len() - 1).unwrap_or_default();
+        if let (Some((_, warm)), Some((_, last))) = (legs.get(WARM - 1), legs.last()) {
+            Cost::is_flat(warm, last)?;
+        }
         let (Some((_, first)), Some((_, last))) = (self.costs.first(), self.costs.last()) else {
             bail!("no costs");
         };

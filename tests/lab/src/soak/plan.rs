@@ -24,6 +24,22 @@ impl Size {
         seed: 1,
     };
 
+    /// One guest on two emulated hosts, in half an hour.
+    pub const EMULATED_HOSTS: Self = Self {
+        guests: 1,
+        migrations: 20,
+        at_once: 1,
+        seed: 1,
+    };
+
+    /// The number of migrations, where the environment says no other.
+    ///
+    /// # Errors
+    /// The variable is no number.
+    pub fn migrations_from_environment(self) -> anyhow::Result<usize> {
+        number("HYBOND_SOAK_MIGRATIONS", self.migrations)
+    }
+
     /// [`Size::SHORT`], where the environment says nothing else.
     ///
     /// # Errors
@@ -32,7 +48,7 @@ impl Size {
         let short = Self::SHORT;
         let size = Self {
             guests: number("HYBOND_SOAK_GUESTS", short.guests)?,
-            migrations: number("HYBOND_SOAK_MIGRATIONS", short.migrations)?,
+            migrations: short.migrations_from_environment()?,
             at_once: number("HYBOND_SOAK_AT_ONCE", short.at_once)?,
             seed: number("HYBOND_SOAK_SEED", short.seed)?,
         };

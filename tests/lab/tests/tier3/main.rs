@@ -8,8 +8,10 @@
 
 mod health;
 mod indirect;
+mod paths;
 mod refusals;
 mod scene;
+mod soak;
 mod there_and_back;
 mod ways;
 
@@ -63,11 +65,17 @@ const STOCK: [Scenario; 8] = [
     home("a save with a VF plugged is cancelled", refusals::save_is_cancelled),
 ];
 
-/// Longer than a test of everything may be: another guest boots.
 const INDIRECT: [Scenario; 1] = [home(
     "an indirect pair there and back over VFs that their host drives",
     indirect::there_and_back,
 )];
+
+const PATHS: [Scenario; 1] = [home(
+    "both paths of a pair are alike, on any host and in any VLAN",
+    paths::alike,
+)];
+
+const SOAK: [Scenario; 1] = [home("there and back many times", soak::back_and_forth)];
 
 /// On a kernel with iommufd, where VFs are plugged by descriptors. Both ends are alike, so one migration shows all.
 const IOMMUFD: [Scenario; 1] = [away("there without losing a packet to hybond", there_and_back::there)];
@@ -96,10 +104,32 @@ fn a_hybrid_guest_is_migrated_by_hybondctl_where_vfs_are_plugged_through_libvirt
     play(ways::through_libvirt, &LIBVIRT)
 }
 
-#[test]
-#[ignore = "boots two emulated hosts and two guests"]
-fn a_guest_without_passthrough_migrates_over_vfs_that_the_hosts_drive() -> Result<()> {
-    play(ways::stock, &INDIRECT)
+/// As often as `HYBOND_SOAK_MIGRATIONS` says.
+mod long {
+    use super::{Result, SOAK, play, ways};
+
+    #[test]
+    #[ignore = "boots two emulated hosts, and takes half an hour"]
+    fn a_hybrid_guest_goes_back_and_forth_and_nothing_grows() -> Result<()> {
+        play(ways::stock, &SOAK)
+    }
+}
+
+/// More of what a card's functions are set to; longer than a test of everything may be, for other guests boot.
+mod cards {
+    use super::{INDIRECT, PATHS, Result, play, ways};
+
+    #[test]
+    #[ignore = "boots two emulated hosts and two guests"]
+    fn a_guest_without_passthrough_migrates_over_vfs_that_the_hosts_drive() -> Result<()> {
+        play(ways::stock, &INDIRECT)
+    }
+
+    #[test]
+    #[ignore = "boots two emulated hosts and two guests"]
+    fn both_paths_are_what_their_pool_says_and_neighbours_reach_each_other() -> Result<()> {
+        play(ways::stock, &PATHS)
+    }
 }
 
 /// Emulated machines crash by themselves (docs/lab.md): after so many crashes nothing more is hoped for.

@@ -139,7 +139,7 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
     );
     guest.handle(31, Event::Running(true));
     expect(&mut guest, 31, Action::Announce, Outcome::Done);
-    expect(&mut guest, 31, repair_xml(), Outcome::Done);
+    let mut deaf = guest.clone();
     assert_eq!(guest.poll(32), None, "the agent has not said hello yet");
     guest.handle(33, Event::AgentHello([(mac(), agent(false, false))].into()));
     expect(
@@ -158,6 +158,18 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
         Outcome::Done,
     );
     expect(&mut guest, 33, Action::Plug(lease()), Outcome::Done);
+    guest.handle(34, Event::AgentState(mac(), agent(false, true)));
+    expect(
+        &mut guest,
+        34,
+        Action::Failback(mac()),
+        Outcome::Switched(agent(true, true)),
+    );
+    // What counts at its next start only, once it has all that it wants now; or after a while, where it gets nothing.
+    expect(&mut guest, 34, repair_xml(), Outcome::Done);
+    let later = deaf.next_deadline(32).expect("the repair's");
+    assert_eq!(later, 31 + Settings::default().retry_after);
+    expect(&mut deaf, later, repair_xml(), Outcome::Done);
 }
 
 #[test]
