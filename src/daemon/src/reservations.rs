@@ -44,7 +44,7 @@ pub async fn keep(shared: &Shared) -> Result<(), JournalError> {
     // One at a time, or an older list could be written last.
     let _turn = shared.reserving.lock().await;
     let held: Vec<Reservation> = shared.adapters.book().reservations().cloned().collect();
-    shared.keep_named(RECORD, held).await
+    shared.keep_named(RECORD, (!held.is_empty()).then_some(held)).await
 }
 
 /// Gives up what is held for a domain: it has come, or somebody says so. True if there was anything.

@@ -209,17 +209,21 @@ impl Shared {
         on_disk(move || journal.put(&record.spec.id, &record)).await
     }
 
-    /// Puts a record of the host on stable storage.
+    /// Puts a record of the host on stable storage, or removes it where there is none any more.
     ///
     /// # Errors
     /// It could not be written; the old record is whole.
     pub async fn keep_named<T: Serialize + Send + 'static>(
         &self,
         name: &'static str,
-        record: T,
+        record: Option<T>,
     ) -> Result<(), JournalError> {
         let journal = Arc::clone(&self.journal);
-        on_disk(move || journal.put_named(name, &record)).await
+        on_disk(move || match record {
+            Some(record) => journal.put_named(name, &record),
+            None => journal.remove_named(name),
+        })
+        .await
     }
 
     /// Removes a record.

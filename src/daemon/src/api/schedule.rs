@@ -192,7 +192,15 @@ async fn not_understood(
             ErrorKind::Failed,
             format!("{to} runs hybond {release}, this host {RELEASE}; it says: {reason}"),
         ),
-        _ => failed(kind, format!("{to}: {reason}")),
+        _ => failed(kind, said_by(&to.to_string(), reason)),
+    }
+}
+
+/// With the host's name, which most refusals begin with.
+fn said_by(host: &str, reason: &str) -> String {
+    match reason.strip_prefix(host) {
+        Some(rest) if rest.starts_with([':', ' ']) => reason.to_owned(),
+        _ => format!("{host}: {reason}"),
     }
 }
 
@@ -200,6 +208,14 @@ async fn not_understood(
 mod tests {
     use super::*;
     use hybond_wire::peer::PairFit;
+
+    #[test]
+    fn a_refusal_names_its_host_once() {
+        assert_eq!(said_by("dst", "dst: every VF is leased"), "dst: every VF is leased");
+        assert_eq!(said_by("dst", "dst cannot ask src"), "dst cannot ask src");
+        assert_eq!(said_by("dst", "no such request"), "dst: no such request");
+        assert_eq!(said_by("dst", "dst2 is full"), "dst: dst2 is full");
+    }
 
     fn check(fits: &[Fit], obstacles: &[&str]) -> Check {
         let pair = |fit: &Fit| PairFit {
