@@ -44,6 +44,8 @@ pub struct End {
     on_primary: bool,
     /// The tap of the primary, as QEMU holds it. The device goes when it is closed.
     tap: Option<OwnedFd>,
+    /// One that is to be closed before its command is answered.
+    given_up: Option<OwnedFd>,
     netdev: bool,
     to_daemon: Option<mpsc::UnboundedSender<FromAgent>>,
     flood: watch::Sender<Option<Flood>>,
@@ -124,6 +126,7 @@ pub fn begin(domain: &Domain, pace: Pace, heard: &Heard) -> Result<Shared> {
         carrier: false,
         on_primary: false,
         tap: None,
+        given_up: None,
         netdev: false,
         to_daemon: None,
         flood: watch::Sender::new(None),
@@ -168,6 +171,12 @@ async fn qmp(stream: UnixStream, end: &Shared, pace: Pace, heard: &Heard) -> io:
                     end.borrow_mut().enter();
                     let command: Value = serde_json::from_slice(&line)?;
                     let answer = command_of(&command, end, pace, &events, &mut passed);
+                    let given_up = end.borrow_mut().given_up.take();
+                    if let Some(tap) = given_up {
+                        // Its end takes the kernel milliseconds (`synchronize_net()`), in which each QEMU of a host
+                        // stands still for itself.
+                        tokio::task::spawn_blocking(move || drop(tap)).await.map_err(io::Error::other)?;
+                    }
                     say(&stream, &answer).await?;
                     end.borrow_mut().leave();
                 }
@@ -263,7 +272,8 @@ fn command_of(
         }
         "netdev_del" if !own.netdev => return missing,
         "netdev_del" => {
-            (own.netdev, own.tap) = (false, None);
+            own.netdev = false;
+            own.given_up = own.tap.take();
             json!({})
         }
         "device_add" => {
