@@ -106,10 +106,11 @@ impl Guest {
     }
 
     /// Nobody reads the persistent XML before the domain's next start: a guest that has just come, and needs its host's
-    /// processors to go on, is left alone for a while, unless it has all that it wants.
+    /// processors to go on, is left alone for a while, unless it is on its VFs already.
     fn repairs_now(&self, now: Millis) -> bool {
-        let first = self.repairs_failed == 0 && self.pairs_are_as_wanted();
-        self.record.xml_stale && self.unrepaired.is_none() && (first || self.may(Retry::Repair, now))
+        let settled = self.pairs_are_as_wanted() && self.record.macs().iter().any(|mac| self.on_primary(*mac));
+        let now = self.may(Retry::Repair, now) || (settled && self.repairs_failed == 0);
+        self.record.xml_stale && self.unrepaired.is_none() && now
     }
 
     /// Tried again with a growing pause, and not for ever: what does not come right by itself somebody has to mend.

@@ -123,6 +123,10 @@ impl<'a> Scene<'a> {
             if !operation.is_undone() {
                 self.is_well(operation)?;
             }
+            if operation == Operation::Migrate {
+                // Something is done yet when the guest is on its VF.
+                self.guest.last_run(self.nodes[self.at], "migration-in")?;
+            }
             let mut passed = Vec::new();
             for (side, host) in hosts {
                 passed.push((side, self.nodes[host].ok(&format!("sort -u {CRASH}/passed"))?));

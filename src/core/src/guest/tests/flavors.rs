@@ -66,9 +66,10 @@ fn arrived() -> Guest {
     );
     guest.handle(4, Event::Running(true));
     expect(&mut guest, 4, Action::Announce, Outcome::Done);
-    expect(&mut guest, 4, repair_xml(), Outcome::Done);
     guest.handle(5, Event::AgentHello([(mac(), agent(false, false))].into()));
     assert_eq!(guest.poll(5), None, "there is nothing to plug");
+    let later = guest.next_deadline(5).expect("the repair's");
+    expect(&mut guest, later, repair_xml(), Outcome::Done);
     assert!(guest.is_settled());
     guest
 }
