@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -38,6 +39,40 @@ impl Output {
             bail!("{what} ended with {}: {}", self.status, said.trim());
         }
         Ok(())
+    }
+}
+
+/// A child that is killed when this goes, unless it has ended by itself. All else is [`Child`]'s.
+#[derive(Debug)]
+pub struct KilledOnDrop(Child);
+
+impl From<Child> for KilledOnDrop {
+    fn from(child: Child) -> Self {
+        Self(child)
+    }
+}
+
+impl Deref for KilledOnDrop {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for KilledOnDrop {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            // It may end just now, and then needs no end.
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
     }
 }
 

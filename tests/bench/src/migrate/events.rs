@@ -1,8 +1,9 @@
 //! When a domain stopped here and went on there: what libvirt reports, on this machine's clock.
 
 use anyhow::{Context, Result};
+use hybond_lab::process::KilledOnDrop;
 use hybond_lab::{Host, Machine};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 const FILE: &str = "/run/bench-events";
@@ -11,7 +12,8 @@ const FILE: &str = "/run/bench-events";
 #[derive(Debug)]
 pub struct Events<'a> {
     host: &'a Host,
-    child: Child,
+    /// Who listens, killed with this.
+    _listener: KilledOnDrop,
 }
 
 impl<'a> Events<'a> {
@@ -31,7 +33,8 @@ impl<'a> Events<'a> {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot listen to libvirt")?;
-        let events = Self { host, child };
+        let _listener = child.into();
+        let events = Self { host, _listener };
         host.until(
             "virsh event",
             &format!("grep -q listening {FILE} && pgrep -x virsh"),
@@ -58,7 +61,5 @@ impl Drop for Events<'_> {
     fn drop(&mut self) {
         // The shell there ends with its connection, virsh with its pipe.
         drop(self.host.run("pkill -x virsh"));
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }

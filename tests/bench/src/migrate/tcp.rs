@@ -4,13 +4,14 @@
 //! steady pace that no host is busy with: the packets beside it are not to wait for it.
 
 use anyhow::{Context, Result, ensure};
+use hybond_lab::process::KilledOnDrop;
 use hybond_lab::{Guest, Host, Lab, Machine, process};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the peer listens.
@@ -115,7 +116,7 @@ impl Arriving {
 /// A stream that flows.
 #[derive(Debug)]
 pub struct Stream {
-    child: Child,
+    child: KilledOnDrop,
     file: PathBuf,
 }
 
@@ -143,6 +144,7 @@ impl Stream {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start the peer's side")?;
+        let child = child.into();
         let stream = Self { child, file };
         process::until("the peer's side of the stream", CONNECTS, || {
             Ok(stream.file.exists().then_some(()))
@@ -161,13 +163,6 @@ impl Stream {
         drop(self.child.stdin.take());
         ensure!(self.child.wait()?.success(), "the peer's side of the stream has failed");
         Throughput::parse(&fs::read_to_string(&self.file)?)
-    }
-}
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // Finished, it has ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

@@ -5,6 +5,7 @@ use crate::figures::{Figure, Point, Section};
 use crate::usage::{Watched, rss_mib};
 use crate::variant::{Measures, Rounds, Variant, interleave};
 use anyhow::{Context, Result, bail};
+use hybond_lab::process::KilledOnDrop;
 use hybond_wire::agent::{FromAgent, LIMIT, ToAgent, VERSION};
 use hybond_wire::line::{self, LineBuffer};
 use nix::pty::{OpenptyResult, openpty};
@@ -12,7 +13,7 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -54,13 +55,13 @@ impl Variant for Idle<'_> {
             .stderr(File::create(&log)?)
             .spawn()
             .context("unshare is in Debian's util-linux")?;
-        let agent = Ended(child);
+        let agent = KilledOnDrop::from(child);
         let mut host = File::from(master);
         if let Err(error) = greet(&mut host) {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             return Err(error.context(format!("the agent said: {:?}", said.trim())));
         }
-        let pid = agent.0.id();
+        let pid = agent.id();
         // What it does of the greeting's is over once it sleeps again.
         std::thread::sleep(Duration::from_secs(1));
         let watched = Watched::begin(pid)?;
@@ -70,17 +71,6 @@ impl Variant for Idle<'_> {
             (RSS.to_owned(), vec![rss_mib(pid)?]),
             (WAKEUPS.to_owned(), vec![usage.wakeups_per_second()]),
         ]))
-    }
-}
-
-/// Ended when it is dropped.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // One that has ended by itself needs no end.
-        drop(self.0.kill());
-        drop(self.0.wait());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::plan::{self, Domain, Plan};
 use anyhow::{Context, Result, bail, ensure};
-use hybond_lab::process::run_ok;
+use hybond_lab::process::{KilledOnDrop, run_ok};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// libvirt's test driver has no jobs, and says so by an error (libvirt 9 to 11). QEMU's driver says that there is none.
@@ -106,6 +106,7 @@ impl Host {
             .stderr(File::create(&log)?)
             .spawn()
             .with_context(|| format!("cannot start {}", self.hybondd.display()))?;
+        let child = child.into();
         let mut daemon = Daemon { child };
         self.notify.set_read_timeout(Some(Duration::from_secs(1)))?;
         let mut bytes = [0; 512];
@@ -145,7 +146,7 @@ fn batch(lines: &str) -> Result<()> {
 /// A hybondd that runs. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Child,
+    child: KilledOnDrop,
 }
 
 impl Daemon {
@@ -165,15 +166,5 @@ impl Daemon {
         let status = self.child.wait()?;
         ensure!(status.success(), "hybondd ended with {status}");
         Ok(())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // After `stop` there is nothing to kill.
-        if let Ok(None) = self.child.try_wait() {
-            drop(self.child.kill());
-            drop(self.child.wait());
-        }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::packages::Packages;
 use crate::probe::Kept;
+use crate::process::{self, KilledOnDrop};
 use crate::{Lab, Machine};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{ChildStdout, Stdio};
 use std::time::Duration;
 
 /// From the end until the guest has compared all: it may be emulated on an emulated host.
@@ -14,7 +15,7 @@ const COMPARES: Duration = Duration::from_secs(150);
 /// Pages on their way to a guest, or in it.
 #[derive(Debug)]
 pub struct Pages {
-    child: Child,
+    child: KilledOnDrop,
     said: BufReader<ChildStdout>,
 }
 
@@ -35,7 +36,7 @@ impl Pages {
             .context("cannot start the probe")?;
         let said = child.stdout.take().context("the probe has no standard output")?;
         let mut pages = Self {
-            child,
+            child: child.into(),
             said: BufReader::new(said),
         };
         // It gives up by itself when the guest does not answer.
@@ -52,7 +53,7 @@ impl Pages {
     pub fn compare(mut self) -> Result<Kept> {
         drop(self.child.stdin.take());
         // It exits with an error where something is altered: what it says tells as much.
-        crate::process::until("the guest's comparison", COMPARES, || Ok(self.child.try_wait()?))?;
+        process::until("the guest's comparison", COMPARES, || Ok(self.child.try_wait()?))?;
         let line = self.line()?;
         serde_json::from_str(&line).with_context(|| format!("the probe says {line:?}"))
     }
@@ -61,15 +62,5 @@ impl Pages {
         let mut line = String::new();
         self.said.read_line(&mut line)?;
         Ok(line.trim().to_owned())
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        // Compared, it has ended by itself.
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::packages::Packages;
 use crate::probe::{self, Record};
+use crate::process::KilledOnDrop;
 use crate::{Lab, Machine};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const REPORT: Duration = Duration::from_secs(240);
 #[derive(Debug)]
 pub struct Traffic<'a> {
     lab: &'a Lab,
-    child: Child,
+    child: KilledOnDrop,
     file: PathBuf,
 }
 
@@ -48,6 +49,7 @@ impl<'a> Traffic<'a> {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start the probe")?;
+        let child = child.into();
         let mut traffic = Self { lab, child, file };
         traffic.flow(Duration::from_secs(2))?;
         Ok(traffic)
@@ -106,15 +108,5 @@ impl<'a> Traffic<'a> {
             std::io::Read::read_to_string(&mut stderr, &mut text).ok();
         }
         text.trim().to_owned()
-    }
-}
-
-impl Drop for Traffic<'_> {
-    fn drop(&mut self) {
-        // Measured to its end, it has ended by itself.
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
     }
 }

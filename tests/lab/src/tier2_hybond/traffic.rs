@@ -4,11 +4,11 @@ use super::programs::Programs;
 use crate::Machine;
 use crate::machine::Namespace;
 use crate::probe::{self, Record};
-use crate::process;
+use crate::process::{self, KilledOnDrop};
 use anyhow::{Context, Result, bail};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Packets per second in each direction.
@@ -23,7 +23,7 @@ const REPORT: Duration = Duration::from_secs(240);
 #[derive(Debug)]
 pub struct Traffic {
     peer: Namespace,
-    child: Child,
+    child: KilledOnDrop,
     file: PathBuf,
 }
 
@@ -47,7 +47,7 @@ impl Traffic {
             .stderr(Stdio::piped());
         let mut traffic = Self {
             peer: peer.clone(),
-            child: command.spawn().context("cannot start the probe")?,
+            child: command.spawn().context("cannot start the probe")?.into(),
             file: file.to_owned(),
         };
         traffic.flow(Duration::from_secs(2))?;
@@ -94,15 +94,5 @@ impl Traffic {
             stderr.read_to_string(&mut text).ok();
         }
         text.trim().to_owned()
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        // Measured to its end, it has ended by itself.
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
     }
 }

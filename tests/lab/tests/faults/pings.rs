@@ -3,13 +3,13 @@
 use anyhow::{Context, Result};
 use hybond_lab::Machine;
 use hybond_lab::machine::Namespace;
-use hybond_lab::process;
+use hybond_lab::process::{self, KilledOnDrop};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Ten times a second.
@@ -20,7 +20,7 @@ const END: Duration = Duration::from_secs(20);
 /// A ping of the peer's that goes on until it is ended.
 #[derive(Debug)]
 pub struct Pings {
-    child: Child,
+    child: KilledOnDrop,
     file: PathBuf,
 }
 
@@ -41,7 +41,7 @@ impl Pings {
         let mut command = peer.command(&format!("{COMMAND} {address} >{} 2>&1", file.display()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self {
-            child: command.spawn().context("cannot start ping")?,
+            child: command.spawn().context("cannot start ping")?.into(),
             file: file.to_owned(),
         })
     }
@@ -51,16 +51,6 @@ impl Pings {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
         process::until("ping's end", END, || Ok(self.child.try_wait()?))?;
         sums(&fs::read_to_string(&self.file)?).context("ping has not said how many it has sent")
-    }
-}
-
-impl Drop for Pings {
-    fn drop(&mut self) {
-        // One that was ended is gone.
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
     }
 }
 
