@@ -2,15 +2,13 @@
 //! `cargo test`, because they boot guests: `cargo test -p hybond-lab --test lives -- --ignored --test-threads=1`.
 
 use anyhow::{Context, Result, ensure};
-use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
 use hybond_lab::tier2_hybond::{
     BOOT, CLEAN, Daemon, Hybrid, POOL, PoolOn, boot_id, booted_again, configured, end, moved, nothing_is_left,
     on_its_vf, on_stage, same_vf,
 };
+use hybond_lab::{Machine, inventory};
 use hybond_wire::agent::Path;
-use hybond_wire::inventory::VfRow;
-use serde::Deserialize;
 
 #[test]
 #[ignore = "boots guests under TCG"]
@@ -260,12 +258,7 @@ fn each_pair_is_on_its_pf(guest: &Hybrid, node: &Node) -> Result<()> {
 
 /// Just these VFs of a host are leased, by its inventory.
 fn has_leased(node: &Node, wanted: &[String]) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Inventory {
-        vfs: Vec<VfRow>,
-    }
-    let inventory: Inventory = serde_json::from_str(&node.ok("hybondctl --json inventory")?)?;
-    let leased = inventory.vfs.into_iter().filter(|row| row.lease.is_some());
+    let leased = inventory(node)?.into_iter().filter(|row| row.lease.is_some());
     let leased: Vec<String> = leased.map(|row| row.name.to_string()).collect();
     ensure!(leased == wanted, "leased on {}: {leased:?}", node.name());
     Ok(())

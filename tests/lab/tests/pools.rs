@@ -3,14 +3,13 @@
 //! `cargo test -p hybond-lab --test pools -- --ignored --test-threads=1`.
 
 use anyhow::{Context, Result, ensure};
-use hybond_lab::Machine;
 use hybond_lab::tier2::Node;
 use hybond_lab::tier2_hybond::{
     Daemon, Hybrid, POOL, PoolOn, configured, end, moved, nothing_is_left, on_its_vf, on_stage,
 };
+use hybond_lab::{Machine, inventory};
 use hybond_wire::agent::Path;
-use hybond_wire::inventory::{VfRow, VfState};
-use serde::Deserialize;
+use hybond_wire::inventory::VfState;
 
 #[test]
 #[ignore = "boots guests under TCG"]
@@ -156,13 +155,9 @@ fn one_vf(node: &Node) -> [PoolOn<'_>; 1] {
 
 /// Whether the host's only VF is that; answers its name.
 fn state_of_the_only_vf(node: &Node, wanted: VfState) -> Result<String> {
-    #[derive(Deserialize)]
-    struct Inventory {
-        vfs: Vec<VfRow>,
-    }
-    let inventory: Inventory = serde_json::from_str(&node.ok("hybondctl --json inventory")?).context("inventory")?;
-    let [row] = inventory.vfs.as_slice() else {
-        anyhow::bail!("VFs of {}: {:?}", node.name(), inventory.vfs)
+    let rows = inventory(node)?;
+    let [row] = rows.as_slice() else {
+        anyhow::bail!("VFs of {}: {rows:?}", node.name())
     };
     ensure!(row.state == wanted, "{row:?}");
     Ok(row.name.to_string())

@@ -109,8 +109,8 @@ impl Guest {
     /// processors to go on, is left alone for a while, unless it is on its VFs already.
     fn repairs_now(&self, now: Millis) -> bool {
         let settled = self.pairs_are_as_wanted() && self.record.macs().iter().any(|mac| self.on_primary(*mac));
-        let now = self.may(Retry::Repair, now) || (settled && self.repairs_failed == 0);
-        self.record.xml_stale && self.unrepaired.is_none() && now
+        let due = self.may(Retry::Repair, now) || (settled && self.repairs_failed == 0);
+        self.record.xml_stale && self.unrepaired.is_none() && due
     }
 
     /// Tried again with a growing pause, and not for ever: what does not come right by itself somebody has to mend.

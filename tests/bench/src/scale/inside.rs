@@ -108,7 +108,9 @@ impl Crowd {
 
     /// The last guest floods its channel in every way, one after the other, while others are drained and plugged.
     async fn flooded(&self, daemon: &Daemon) -> Result<Vec<(&'static str, Vec<f64>)>> {
-        let Some(((_, others), guest)) = self.domains.split_last().zip(self.ends.last()) else {
+        // Each domain with its other end.
+        let all: Vec<_> = self.domains.iter().zip(&self.ends).collect();
+        let Some(((_, guest), others)) = all.split_last() else {
             return Ok(Vec::new());
         };
         if others.len() < BESIDE {
@@ -121,9 +123,7 @@ impl Crowd {
             let watched = Watched::begin(daemon.pid())?;
             tokio::time::sleep(FLOOD).await;
             cpu.push(watched.end()?.cpu_percent());
-            for domain in others {
-                let end = self.ends.iter().find(|end| end.borrow().state().mac == domain.mac);
-                let end = end.with_context(|| format!("no end of {}", domain.name))?;
+            for (domain, end) in others {
                 let name = || domain.name.clone();
                 drains.push(own_ms(Request::Drain { domain: name() }, Rc::clone(end)).await?);
                 own_ms(Request::Plug { domain: name() }, Rc::clone(end)).await?;

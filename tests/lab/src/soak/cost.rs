@@ -95,9 +95,7 @@ impl Cost {
         }
         Ok(())
     }
-}
 
-impl Cost {
     /// Holds the memory of two hybondds together against that of a time when they had done some of their work already, with
     /// as many guests on both hosts together.
     ///

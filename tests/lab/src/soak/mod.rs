@@ -10,7 +10,7 @@ mod view;
 
 pub use cost::Cost;
 pub use judge::{Identity, unsettled};
-pub use plan::Size;
+pub use plan::{Size, migrations};
 pub use view::View;
 
 use crate::domain::addresses;

@@ -24,22 +24,6 @@ impl Size {
         seed: 1,
     };
 
-    /// One guest on two emulated hosts, in half an hour.
-    pub const EMULATED_HOSTS: Self = Self {
-        guests: 1,
-        migrations: 20,
-        at_once: 1,
-        seed: 1,
-    };
-
-    /// The number of migrations, where the environment says no other.
-    ///
-    /// # Errors
-    /// The variable is no number.
-    pub fn migrations_from_environment(self) -> anyhow::Result<usize> {
-        number("HYBOND_SOAK_MIGRATIONS", self.migrations)
-    }
-
     /// [`Size::SHORT`], where the environment says nothing else.
     ///
     /// # Errors
@@ -48,7 +32,7 @@ impl Size {
         let short = Self::SHORT;
         let size = Self {
             guests: number("HYBOND_SOAK_GUESTS", short.guests)?,
-            migrations: short.migrations_from_environment()?,
+            migrations: migrations(short.migrations)?,
             at_once: number("HYBOND_SOAK_AT_ONCE", short.at_once)?,
             seed: number("HYBOND_SOAK_SEED", short.seed)?,
         };
@@ -58,6 +42,14 @@ impl Size {
         );
         Ok(size)
     }
+}
+
+/// The number of migrations that the environment says, or this one.
+///
+/// # Errors
+/// The variable is no number.
+pub fn migrations(otherwise: usize) -> anyhow::Result<usize> {
+    number("HYBOND_SOAK_MIGRATIONS", otherwise)
 }
 
 fn number<T: std::str::FromStr>(name: &str, otherwise: T) -> anyhow::Result<T> {

@@ -4,7 +4,7 @@
 use crate::scene::{Scene, nothing_is_left, refusal};
 use anyhow::{Context, Result, ensure};
 use hybond_lab::scenario::HybridGuest;
-use hybond_lab::{Host, Machine};
+use hybond_lab::{Host, Machine, inventory};
 use hybond_wire::control::PairStatus;
 use hybond_wire::inventory::{VfRow, VfState};
 use serde::Deserialize;
@@ -53,13 +53,7 @@ pub fn alike(scene: &Scene<'_>) -> Result<()> {
 fn chosen(scene: &Scene<'_>, pf: &str, taken: &str) -> Result<()> {
     let (src, dst, ..) = scene.parts();
     let vfs = src.vfs(pf)?;
-    let (first, last) = (vfs.first().context("no VF")?, vfs.last().context("no VF")?);
-    offer(
-        scene,
-        src,
-        &format!("vf = [\"{first}-{last}\"]\n{SETTINGS}mtu = 9000\n"),
-        "",
-    )?;
+    offer_range(scene, &vfs, 9000)?;
     let rows = inventory(src)?;
     ensure!(offered(&rows) == sorted(vfs), "tagged has {:?}", offered(&rows));
     // Who has it from one pool has taken it from both.
@@ -93,14 +87,7 @@ fn too_small(scene: &Scene<'_>, guest: &HybridGuest, pf: &str) -> Result<()> {
     guest.define_as(src, &format!("--pool {TAGGED} --policy require"))?;
     let output = src.run(&format!("virsh start {}", guest.name()))?;
     refusal(&output, &[pf, "1500", "9000", "ip link set"])?;
-    let vfs = src.vfs(pf)?;
-    let (first, last) = (vfs.first().context("no VF")?, vfs.last().context("no VF")?);
-    offer(
-        scene,
-        src,
-        &format!("vf = [\"{first}-{last}\"]\n{SETTINGS}mtu = 1500\n"),
-        "",
-    )
+    offer_range(scene, &src.vfs(pf)?, 1500)
 }
 
 fn untagged(scene: &Scene<'_>, guest: &HybridGuest, pf: &str) -> Result<()> {
@@ -204,21 +191,19 @@ fn tagged(scene: &Scene<'_>, guest: &HybridGuest, pf: &str) -> Result<()> {
     in_its_vlan()
 }
 
+/// Gives `src` the pool, by a range of addresses.
+fn offer_range(scene: &Scene<'_>, vfs: &[String], mtu: u32) -> Result<()> {
+    let (first, last) = (vfs.first().context("no VF")?, vfs.last().context("no VF")?);
+    let pool = format!("vf = [\"{first}-{last}\"]\n{SETTINGS}mtu = {mtu}\n");
+    offer(scene, scene.src, &pool, "")
+}
+
 /// Gives a host the pool.
 fn offer(scene: &Scene<'_>, host: &Host, pool: &str, before: &str) -> Result<()> {
     let text = format!("{before}[[pool]]\nname = \"{TAGGED}\"\n{pool}");
     host.ok("mkdir -p /etc/hybond/hybond.d")?;
     host.write_file(FRAGMENT, text.as_bytes(), "644")?;
     scene.stage.configure(host, "", "")
-}
-
-fn inventory(host: &Host) -> Result<Vec<VfRow>> {
-    #[derive(Deserialize)]
-    struct Inventory {
-        vfs: Vec<VfRow>,
-    }
-    let inventory: Inventory = serde_json::from_str(&host.ok("hybondctl --json inventory")?).context("inventory")?;
-    Ok(inventory.vfs)
 }
 
 /// The VFs that the pool offers.

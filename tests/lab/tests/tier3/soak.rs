@@ -4,14 +4,16 @@
 use crate::scene::Scene;
 use crate::there_and_back;
 use anyhow::{Context, Result, ensure};
-use hybond_lab::soak::{Cost, Size};
+use hybond_lab::soak::{Cost, migrations};
 use hybond_lab::{Host, Machine};
 
+/// Where the environment says no other number: half an hour.
+const MIGRATIONS: usize = 20;
 /// Round trips after which nothing may grow any more.
 const WARM: usize = 2;
 
 pub fn back_and_forth(scene: &Scene<'_>) -> Result<()> {
-    let trips = Size::EMULATED_HOSTS.migrations_from_environment()? / 2;
+    let trips = migrations(MIGRATIONS)? / 2;
     ensure!(trips > WARM, "a soak has more than {} migrations", 2 * WARM);
     let mut costs: Vec<[Cost; 2]> = Vec::new();
     for trip in 1..=trips {
