@@ -143,6 +143,19 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0 }' "$1"
 }
 
+# why FILE: the tests that failed and what they said, out of a log that is long. Who sees the end of a run only, as of CI, sees
+# this. With --nocapture a test's "FAILED" stands on a line of its own, and cargo's list of failures has the name.
+why() {
+    awk '
+        /^failures:$/ { listed = 1; next }
+        /^test result: / { listed = 0 }
+        listed && /^    [A-Za-z0-9_:]+$/ { print "failed:" $0 }
+        # The message, and not the backtrace behind it.
+        /^note: run with|^stack backtrace:/ { left = 0 }
+        /^(test .* )?thread .* panicked at / { left = 12 }
+        left > 0 { print substr($0, 1, 600); left-- }' "$1" | tail -n 80
+}
+
 # run SUITE: shows what the suite says, keeps it, and leaves its status and how long it took beside it.
 run() {
     local status=0 begun=$SECONDS
@@ -160,7 +173,7 @@ run_lane() {
 logs=target/test
 mkdir -p "$logs"
 total_passed=0 total_failed=0 total_skipped=0
-table=()
+table=() failing=()
 for group in "$@"; do
     say "$group"
     IFS=+ read -ra lanes <<<"$group"
@@ -187,12 +200,17 @@ for group in "$@"; do
         fi
         table+=("$(printf '%-10s %6d passed %4d failed %4d skipped %6d s  %s' \
             "$name" "$passed" "$failed" "$skipped" "$seconds" "$note")")
+        [ "$failed" = 0 ] || failing+=("$name")
         total_passed=$((total_passed + passed))
         total_failed=$((total_failed + failed))
         total_skipped=$((total_skipped + skipped))
     done
 done
 
+for name in "${failing[@]}"; do
+    say "what failed in $name"
+    why "$logs/$name.log"
+done
 say "result"
 printf '%s\n' "${table[@]}"
 printf '\n%d passed, %d failed' "$total_passed" "$total_failed"
