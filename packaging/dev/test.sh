@@ -152,7 +152,7 @@ why() {
         listed && /^    [A-Za-z0-9_:]+$/ { print "failed:" $0 }
         # The message, and not the backtrace behind it.
         /^note: run with|^stack backtrace:/ { left = 0 }
-        /^(test .* )?thread .* panicked at / { left = 12 }
+        /^(test .* )?thread .* panicked at |^(test .* )?Error: |FALLS SHORT/ { left = 12 }
         left > 0 { print substr($0, 1, 600); left-- }' "$1" | tail -n 80
 }
 
