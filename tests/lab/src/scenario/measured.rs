@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 use hybond_wire::control::PairStatus;
 use std::time::{Duration, Instant};
 
-/// Packets go on for so long after the last phase.
-const AFTERWARDS: Duration = Duration::from_secs(3);
+/// Packets go on for so long after the last phase: as long as a loss counts as its own, and as the last packet may take.
+const AFTERWARDS: Duration = Duration::from_secs(2);
 /// Interrupts are counted over so much traffic.
 const COUNTED: Duration = Duration::from_secs(2);
 

@@ -26,7 +26,7 @@ pub struct Traffic<'a> {
 }
 
 impl<'a> Traffic<'a> {
-    /// Starts it, and waits until packets have come for two seconds.
+    /// Starts it, and waits until packets come.
     ///
     /// # Errors
     /// The guest does not answer.
@@ -51,7 +51,7 @@ impl<'a> Traffic<'a> {
             .context("cannot start the probe")?;
         let child = child.into();
         let mut traffic = Self { lab, child, file };
-        traffic.flow(Duration::from_secs(2))?;
+        traffic.flow(Duration::from_secs(1))?;
         Ok(traffic)
     }
 
