@@ -233,6 +233,10 @@ impl Guest {
         if let (Some(mac), false) = (action.mac(), comes || tunes) {
             self.degraded.insert(mac, reason.clone());
         }
+        if let Action::ResetVf(lease) = action {
+            // It may have lost its MAC all the same.
+            self.seen.prepared.remove(&lease.mac);
+        }
         match action {
             // Asked for while this one was about to fail.
             Action::Look { .. } if again => {}

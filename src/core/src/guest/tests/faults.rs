@@ -185,6 +185,30 @@ fn a_plug_that_seemed_to_fail_is_looked_at_before_anything_is_undone() {
 }
 
 #[test]
+fn a_vf_whose_reset_seemed_to_fail_is_prepared_again_before_it_is_plugged() {
+    let mut guest = on_vf();
+    drained(&mut guest, 0);
+    let none = || Outcome::Job(DomainSeen::Active, Job::None);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    confirmed(&mut guest, 0);
+    expect(&mut guest, 0, Action::LookAtJob, none());
+    assert_eq!(guest.poll(0), Some(prepare_vf()));
+    guest.handle(0, Event::Request(Token(2), Request::HoldBack));
+    guest.complete(0, Ok(Outcome::Done));
+    assert_eq!(guest.poll(0), Some(Action::ResetVf(lease())));
+    // The MAC may be off it all the same.
+    guest.complete(0, Err(failure("the answer was lost")));
+    // A drain that is not asked to the end brings the guest back to where it gets its VF.
+    guest.handle(1, Event::Request(Token(3), Request::Drain(migration())));
+    assert!(matches!(answer(&mut guest, 1), Answer::Refused(_)));
+    assert_eq!(guest.poll(1), Some(Action::LookAtJob));
+    guest.complete(1, Err(failure("libvirt is away")));
+    assert!(matches!(answer(&mut guest, 1), Answer::Refused(_)));
+    expect(&mut guest, 1, Action::LookAtJob, none());
+    assert_eq!(guest.poll(1), Some(prepare_vf()));
+}
+
+#[test]
 fn a_vf_that_the_guest_throws_out_is_cleaned_and_comes_back_later() {
     let mut guest = on_vf();
     guest.handle(0, Event::DeviceDeleted(mac()));
