@@ -5,7 +5,7 @@ use hybond_test_pair::case::{Case, Faults};
 use hybond_test_pair::invariants;
 use hybond_test_pair::world::World;
 use proptest::prelude::*;
-use proptest::test_runner::{TestError, TestRunner};
+use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use std::cell::Cell;
 use std::ops::{Range, RangeInclusive};
 
@@ -103,6 +103,9 @@ fn cases() -> impl Strategy<Value = Case> {
 /// Schedules in one run of this test, or `PROPTEST_CASES`.
 const SCHEDULES: u32 = 100_000;
 
+/// What they are shared out to.
+const THREADS: u32 = 4;
+
 /// How much was looked at.
 #[derive(Debug, Default, Clone, Copy)]
 struct Ran {
@@ -124,10 +127,11 @@ impl Ran {
 }
 
 /// A share of the schedules, and how many there were; or what must not be, of the smallest schedule that shows it.
-fn share(schedules: u32) -> Result<Ran, String> {
+fn share(schedules: u32, rng_seed: RngSeed) -> Result<Ran, String> {
     let ran = Cell::new(Ran::default());
     let config = ProptestConfig {
         cases: schedules,
+        rng_seed,
         failure_persistence: None,
         ..ProptestConfig::default()
     };
@@ -148,15 +152,25 @@ fn share(schedules: u32) -> Result<Ran, String> {
     }
 }
 
-/// On every core: another order of everything in each run of the test.
+/// Where the schedules of a thread begin. The same in each run, so that what fails is what was changed; with
+/// `HYBOND_PAIR_SEED=random` others each time, to find what nobody has thought of, and with a number those of that number.
+fn seed(thread: u64) -> RngSeed {
+    match std::env::var("HYBOND_PAIR_SEED").as_deref() {
+        Ok("random") => RngSeed::Random,
+        Ok(number) => RngSeed::Fixed(number.parse::<u64>().expect("HYBOND_PAIR_SEED") + thread),
+        Err(_) => RngSeed::Fixed(thread),
+    }
+}
+
 #[test]
 fn the_invariants_hold_whatever_happens() {
     let of_environment = std::env::var("PROPTEST_CASES");
     let schedules = of_environment.map_or(SCHEDULES, |text| text.parse().expect("PROPTEST_CASES"));
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    let each = schedules.div_ceil(cores);
+    // Not what the machine has, or it would be other schedules on another one.
+    let each = schedules.div_ceil(THREADS);
     let results: Vec<Result<Ran, String>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(move || share(each))).collect();
+        let begin = |thread: u32| scope.spawn(move || share(each, seed(thread.into())));
+        let threads: Vec<_> = (0..THREADS).map(begin).collect();
         let joined = threads.into_iter().map(|thread| thread.join());
         joined
             .map(|result| result.expect("proptest catches the panics of a schedule"))
