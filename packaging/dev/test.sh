@@ -79,8 +79,9 @@ everything_that_goes_wrong() {
     local status=0
     HYBOND_CRASH_POINTS=all HYBOND_FAULTS=all limit 70m cargo test --locked --no-fail-fast -p hybond-lab --test crash \
         --test faults -- --include-ignored --test-threads=1 --nocapture || status=$?
-    # Other schedules than those of every `make test`.
-    HYBOND_PAIR_SEED=random limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?
+    # Other schedules than those of every `make test`, and more.
+    HYBOND_PAIR_SEED=random PROPTEST_CASES=${PROPTEST_CASES:-200000} \
+        limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?
     invariant 6 "the hook cannot hurt domains that are not hybond's" -p hybond-hook || status=$?
     invariant 7 "a guest can affect its own pair and nothing else" -p hybond-guest || status=$?
     invariant 8 "a peer can ask for little, over mutual TLS" -p hybond-peer || status=$?
