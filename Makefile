@@ -16,7 +16,7 @@ help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "What is slow to make (tools, the lab's images and saved hosts) is kept in HYBOND_CACHE=$(HYBOND_CACHE)."
-	@echo "The first 'make demo' takes up to 20 minutes on 2 cores, later ones up to 4. More: docs/development.md"
+	@echo "The first 'make demo' takes up to 20 minutes on 2 cores, later ones 4 to 5. More: docs/development.md"
 
 setup: ## install what building and testing need (Debian packages, and rustup where there is no cargo)
 	packaging/dev/setup.sh all
@@ -33,10 +33,10 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 # What keeps one core busy runs beside another such.
 suites := lint unit netns+packages qemu,guest,pair+crash,lab tier3
 
-test: setup packages ## lint and every suite but the longer lists: up to 40 minutes on 2 cores
+test: setup packages ## lint and every suite but the longer lists: some 40 minutes on 2 cores
 	packaging/dev/test.sh $(suites)
 
-test-all: setup packages ## make test, what hosts do around their guests, flavors and paths on a card's VFs, the lab's own test, the fuzzers, and what all shows: a quarter of an hour more
+test-all: setup packages ## make test, what hosts do around their guests, flavors and paths on a card's VFs, the lab's own test, the fuzzers, and what all shows: half an hour more
 	packaging/dev/test.sh $(suites) hosts cards ground fuzz coverage
 
 test-unit: setup-build ## the crates' own tests
