@@ -169,12 +169,7 @@ fn in_postcopy_the_standby_is_raised_when_the_cpus_start() {
 
 #[test]
 fn a_plug_that_seemed_to_fail_is_looked_at_before_anything_is_undone() {
-    let mut guest = on_vf();
-    drained(&mut guest, 0);
-    let none = || Outcome::Job(DomainSeen::Active, Job::None);
-    expect(&mut guest, 0, Action::LookAtJob, none());
-    confirmed(&mut guest, 0);
-    expect(&mut guest, 0, Action::LookAtJob, none());
+    let mut guest = stayed();
     expect(&mut guest, 0, prepare_vf(), Outcome::Done);
     assert_eq!(guest.poll(0), Some(Action::Plug(lease())));
     guest.complete(0, Err(failure("the monitor was lost")));
@@ -186,12 +181,7 @@ fn a_plug_that_seemed_to_fail_is_looked_at_before_anything_is_undone() {
 
 #[test]
 fn a_vf_whose_reset_seemed_to_fail_is_prepared_again_before_it_is_plugged() {
-    let mut guest = on_vf();
-    drained(&mut guest, 0);
-    let none = || Outcome::Job(DomainSeen::Active, Job::None);
-    expect(&mut guest, 0, Action::LookAtJob, none());
-    confirmed(&mut guest, 0);
-    expect(&mut guest, 0, Action::LookAtJob, none());
+    let mut guest = stayed();
     assert_eq!(guest.poll(0), Some(prepare_vf()));
     guest.handle(0, Event::Request(Token(2), Request::HoldBack));
     guest.complete(0, Ok(Outcome::Done));
@@ -204,7 +194,7 @@ fn a_vf_whose_reset_seemed_to_fail_is_prepared_again_before_it_is_plugged() {
     assert_eq!(guest.poll(1), Some(Action::LookAtJob));
     guest.complete(1, Err(failure("libvirt is away")));
     assert!(matches!(answer(&mut guest, 1), Answer::Refused(_)));
-    expect(&mut guest, 1, Action::LookAtJob, none());
+    expect(&mut guest, 1, Action::LookAtJob, no_job());
     assert_eq!(guest.poll(1), Some(prepare_vf()));
 }
 
@@ -229,12 +219,7 @@ fn a_vf_that_the_guest_throws_out_is_cleaned_and_comes_back_later() {
 
 #[test]
 fn a_vf_that_goes_before_its_plug_has_returned_is_looked_for() {
-    let mut guest = on_vf();
-    drained(&mut guest, 0);
-    let none = || Outcome::Job(DomainSeen::Active, Job::None);
-    expect(&mut guest, 0, Action::LookAtJob, none());
-    confirmed(&mut guest, 0);
-    expect(&mut guest, 0, Action::LookAtJob, none());
+    let mut guest = stayed();
     expect(&mut guest, 0, prepare_vf(), Outcome::Done);
     assert_eq!(guest.poll(0), Some(Action::Plug(lease())));
     guest.handle(1, Event::DeviceDeleted(mac()));
@@ -247,12 +232,7 @@ fn a_vf_that_goes_before_its_plug_has_returned_is_looked_for() {
 
 #[test]
 fn a_vf_that_cannot_be_prepared_is_asked_for_again() {
-    let mut guest = on_vf();
-    drained(&mut guest, 0);
-    let none = || Outcome::Job(DomainSeen::Active, Job::None);
-    expect(&mut guest, 0, Action::LookAtJob, none());
-    confirmed(&mut guest, 0);
-    expect(&mut guest, 0, Action::LookAtJob, none());
+    let mut guest = stayed();
     assert_eq!(guest.poll(0), Some(prepare_vf()));
     guest.complete(0, Err(failure("PF pf0 has no VF 0")));
     expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);

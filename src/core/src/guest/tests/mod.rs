@@ -171,6 +171,20 @@ fn drained(guest: &mut Guest, now: Millis) {
     assert_eq!(answer(guest, now), Answer::Done(vec![]));
 }
 
+/// A guest that was drained for a migration that did not come, as far as the VF's preparation.
+fn stayed() -> Guest {
+    let mut guest = on_vf();
+    drained(&mut guest, 0);
+    expect(&mut guest, 0, Action::LookAtJob, no_job());
+    confirmed(&mut guest, 0);
+    expect(&mut guest, 0, Action::LookAtJob, no_job());
+    guest
+}
+
+fn no_job() -> Outcome {
+    Outcome::Job(DomainSeen::Active, Job::None)
+}
+
 /// Receives a domain, as far as the question to its source.
 fn received(policy: Policy) -> Guest {
     let mut guest = Guest::new(Record::new(spec(policy), Stage::Leaving), Settings::default());
