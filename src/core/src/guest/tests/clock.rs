@@ -45,12 +45,7 @@ fn a_guest_that_ignores_the_unplug_has_no_more_time_for_it() {
 
 #[test]
 fn libvirts_word_before_a_plug_stays_as_old_as_it_is() {
-    let mut guest = on_vf();
-    drained(&mut guest, 0);
-    let none = || Outcome::Job(DomainSeen::Active, Job::None);
-    expect(&mut guest, 0, Action::LookAtJob, none());
-    confirmed(&mut guest, 0);
-    expect(&mut guest, 0, Action::LookAtJob, none());
+    let guest = stayed();
     for (age, action) in [(500, prepare_vf()), (501, Action::LookAtJob)] {
         let (mut left, mut set) = both(&guest, age);
         assert_eq!(next(&mut left, age).0, Some(action.clone()));
