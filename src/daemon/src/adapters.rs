@@ -494,6 +494,14 @@ impl Adapters {
                 errors.extend(kept.iter().map(|error| chain(error)));
             }
         }
+        match self.sysfs.is_there(bdf) {
+            Ok(true) => {}
+            // Somebody has taken it off its PF, and with it what the PF knew of it and what was over it: there is nothing else
+            // to be reset, and who waited for that would keep a VF leased that does not exist.
+            Ok(false) => return all_well(errors),
+            // Its parts say the same.
+            Err(error) => errors.push(chain(&error)),
+        }
         // Of a pair that the domain no longer has it is not known what it was.
         if links
             .pair(lease.mac)

@@ -8,7 +8,7 @@
 use crate::bind::is_vfio;
 use crate::cgroup::DeviceMaps;
 use crate::device::DevNumber;
-use crate::error::{GrantError, PlugError};
+use crate::error::{GrantError, PlugError, SysfsError};
 use crate::iommufd::{self, Counting};
 use crate::memlock::{HEADROOM, Ledger};
 use crate::nodes::{CONTAINER, Nodes};
@@ -170,14 +170,19 @@ impl Plugger {
 
     /// The character device by which QEMU has a VF.
     pub(crate) fn device_of(&self, way: PlugWay, vf: Bdf) -> Result<Option<DevNumber>, PlugError> {
-        let failed = |source| PlugError::Sysfs { vf, source };
         if way == PlugWay::Iommufd {
-            return Ok(self.sys.cdev(vf).map_err(failed)?.map(|(_, device)| device));
+            return if_there(vf, self.sys.cdev(vf).map(|found| found.map(|(_, device)| device)));
         }
-        match self.sys.iommu_group(vf).map_err(failed)? {
-            Some(group) => self.sys.group_dev(group).map_err(failed),
-            None => Ok(None),
-        }
+        Ok(self.group_of(vf)?.map(|(_, device)| device))
+    }
+
+    /// The IOMMU group of a VF that is a VFIO device, and the group's character device.
+    pub(crate) fn group_of(&self, vf: Bdf) -> Result<Option<(u32, DevNumber)>, PlugError> {
+        let Some(group) = if_there(vf, self.sys.iommu_group(vf))? else {
+            return Ok(None);
+        };
+        let device = if_there(vf, self.sys.group_dev(group))?;
+        Ok(device.map(|device| (group, device)))
     }
 
     fn needs_vfio(&self, way: PlugWay, vf: Bdf) -> Result<(), PlugError> {
@@ -304,6 +309,14 @@ impl Plugger {
     pub(crate) fn granted(&self) -> MutexGuard<'_, Granted> {
         // No panic leaves it half changed: it is a record of single inserts and removals.
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a VF that somebody has taken off its PF there is nothing.
+fn if_there<T>(vf: Bdf, found: Result<Option<T>, SysfsError>) -> Result<Option<T>, PlugError> {
+    match found {
+        Err(SysfsError::NoDevice(_)) => Ok(None),
+        found => found.map_err(|source| PlugError::Sysfs { vf, source }),
     }
 }
 

@@ -137,6 +137,22 @@ async fn a_second_daemon_takes_back_what_the_first_granted() {
 }
 
 #[tokio::test]
+async fn of_a_vf_that_was_taken_off_its_pf_all_is_taken_back_that_is_remembered() {
+    let Some(mut qemu) = Opener::private_root() else { return };
+    let (tree, monitor) = (bound(), FakeMonitor::start());
+    let (plugger, qmp, request) = (plugger(&tree), monitor.connect().await, request(qemu.pid()));
+    plugger.plug(PlugWay::Group, &qmp, &request).await.expect("plugged");
+    tree.remove(&request.vf.to_string());
+    for _ in 0..2 {
+        let revoked = plugger.revoke(PlugWay::Group, Some(qemu.pid()), request.vf, Some(&qmp));
+        revoked.await.expect("nothing of it is left, the second time");
+        assert!(!qemu.can_open("/dev/vfio/7"));
+        assert!(!qemu.exists("/dev/vfio"));
+    }
+    qemu.end();
+}
+
+#[tokio::test]
 async fn an_id_that_another_device_has_is_refused_and_a_qemu_that_is_gone_is_no_error() {
     let Some(qemu) = Opener::private_root() else { return };
     let (tree, monitor) = (bound(), FakeMonitor::start());

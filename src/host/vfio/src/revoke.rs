@@ -96,15 +96,13 @@ impl Plugger {
         others.any(|(_, other)| other.group == granted.group)
     }
 
-    /// From memory, or after a restart of the daemon from sysfs. `None`: the VF is no VFIO device, so there is no number to
-    /// grant.
+    /// From memory, or after a restart of the daemon from sysfs. `None`: the VF is no VFIO device or is not there any more, so
+    /// there is no number to grant.
     fn group_grant(&self, vf: Bdf, errors: &mut Vec<PlugError>) -> Option<GroupGrant> {
         if let Some(granted) = self.granted().groups.get(&vf) {
             return Some(*granted);
         }
-        let failed = |source| PlugError::Sysfs { vf, source };
-        let group = keep(errors, self.sys.iommu_group(vf).map_err(failed)).flatten()?;
-        let device = keep(errors, self.sys.group_dev(group).map_err(failed)).flatten()?;
+        let (group, device) = keep(errors, self.group_of(vf)).flatten()?;
         Some(GroupGrant {
             group,
             device,

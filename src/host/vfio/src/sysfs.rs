@@ -75,6 +75,18 @@ impl Sysfs {
         self.root.join(format!("bus/pci/devices/{bdf}"))
     }
 
+    /// Whether there is such a function: VFs come and go with what is written to their PF's `sriov_numvfs`.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn is_there(&self, bdf: Bdf) -> Result<bool, SysfsError> {
+        match self.existing(bdf) {
+            Ok(_) => Ok(true),
+            Err(SysfsError::NoDevice(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Refuses functions that are not there, so that later "missing" errors mean the attribute.
     pub(crate) fn existing(&self, bdf: Bdf) -> Result<PathBuf, SysfsError> {
         let path = self.device(bdf);

@@ -75,6 +75,11 @@ impl Tree {
         self.file(&format!("bus/pci/devices/{bdf}/driver_override"), "(null)\n");
     }
 
+    /// Takes a PCI function away.
+    pub fn remove(&self, bdf: &str) {
+        fs::remove_dir_all(self.path(&format!("bus/pci/devices/{bdf}"))).expect("a PCI function");
+    }
+
     /// A PF and its VFs, with the ids of igb.
     pub fn pf(&self, pf: &str, name: &str, vfs: &[&str]) {
         self.device(pf, "0x8086", "0x10c9");
