@@ -50,6 +50,13 @@ pub struct View {
 
 type InFlight = Pin<Box<dyn Future<Output = (Instant, Result<Outcome, Failure>)> + Send>>;
 
+/// Where in the guest its NICs are, and its agent's port.
+type Finding = Pin<Box<dyn Future<Output = Option<Inside>> + Send>>;
+
+/// How long a guest that is taken up waits for the first word about it, most often libvirt's, before it looks. What is said right
+/// after the first look would make it look again: with a thousand guests that is most of a daemon's start.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+
 struct Task {
     shared: Arc<Shared>,
     guest: Guest,
@@ -110,9 +117,19 @@ pub async fn run(
 
 impl Task {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut monitor: mpsc::Receiver<LinkEvent>, asked: bool) {
-        if asked {
+        let first = if asked {
             // A hook: libvirt holds the domain's lock, and a look at libvirt would wait for it.
-            let Some(first) = messages.recv().await else { return };
+            messages.recv().await.map(Some)
+        } else {
+            match tokio::time::timeout(FIRST_WORD, messages.recv()).await {
+                Ok(first) => first.map(Some),
+                // Nobody has anything to say, such as where libvirt is away.
+                Err(_) => Some(None),
+            }
+        };
+        // The daemon ends; the guest goes on by itself.
+        let Some(first) = first else { return };
+        if let Some(first) = first {
             self.message(first);
         }
         if let Some(kept) = &self.kept {
@@ -122,7 +139,11 @@ impl Task {
         }
         let mut in_flight: Option<InFlight> = None;
         let (_unused, mut reports) = mpsc::channel(1);
-        let mut finding: Option<Pin<Box<dyn Future<Output = Option<Inside>> + Send>>> = None;
+        let mut finding: Option<Finding> = None;
+        // What the monitor has said by now needs no look of its own.
+        while let Ok(event) = monitor.try_recv() {
+            finding = self.heard(event).or(finding);
+        }
         loop {
             // While one is under way, only answers are given.
             if let Some(action) = self.next().await {
@@ -140,12 +161,7 @@ impl Task {
                     // The daemon ends; the guest goes on by itself.
                     None => return,
                 },
-                Some(event) = monitor.recv() => {
-                    if let LinkEvent::Connected(qmp) = &event {
-                        finding = Some(Box::pin(look_inside(Arc::clone(&self.shared), self.guest.id(), qmp.clone())));
-                    }
-                    self.monitor(event);
-                }
+                Some(event) = monitor.recv() => finding = self.heard(event).or(finding),
                 found = async { finding.as_mut().expect("guarded").await }, if finding.is_some() => {
                     finding = None;
                     if let Some(Inside { agent: AgentChannel { path, alias }, slots }) = found {
@@ -489,6 +505,20 @@ impl Task {
         }
         let now = self.now();
         self.guest.complete(now, result);
+    }
+
+    /// Takes what the monitor says; where it has just been connected, the guest's inside is to be looked at.
+    fn heard(&mut self, event: LinkEvent) -> Option<Finding> {
+        let finding: Option<Finding> = match &event {
+            LinkEvent::Connected(qmp) => Some(Box::pin(look_inside(
+                Arc::clone(&self.shared),
+                self.guest.id(),
+                qmp.clone(),
+            ))),
+            _ => None,
+        };
+        self.monitor(event);
+        finding
     }
 
     fn monitor(&mut self, event: LinkEvent) {
