@@ -101,7 +101,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// Schedules in one run of this test, or `PROPTEST_CASES`.
-const SCHEDULES: u32 = 40_000;
+const SCHEDULES: u32 = 100_000;
 
 /// What they are shared out to.
 const THREADS: u32 = 4;
