@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use hybond_guest::{GuestError, GuestEvent, Pace};
-use hybond_wire::agent::{FromAgent, Path, ToAgent};
+use hybond_wire::agent::{FromAgent, Path, ToAgent, VERSION};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -141,6 +141,32 @@ async fn a_restarted_agent_is_told_its_pairs_and_a_dead_one_is_missed() {
         host.failover(mac(1), 0, LONG).await,
         Err(GuestError::NoAgent { .. })
     ));
+}
+
+#[tokio::test]
+async fn an_agent_of_another_release_is_spoken_to_in_the_lower_version_and_one_of_version_0_is_none() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host(BRIEF);
+    let mut port = guest.accept().await;
+    for (version, understood) in [(0, None), (VERSION + 1, Some(VERSION))] {
+        let ToAgent::Hello { id, .. } = port.read().await else {
+            panic!("no hello")
+        };
+        let (agent, pairs) = ("0.0.1".to_owned(), vec![]);
+        port.write(&FromAgent::Hello {
+            id,
+            version,
+            agent,
+            pairs,
+        })
+        .await;
+        match next(&mut events).await {
+            GuestEvent::Misbehaves { what } if version == 0 => assert!(what.contains("version 0"), "{what}"),
+            GuestEvent::AgentHello { agent, .. } => assert_eq!(Some(agent.version), understood),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(host.agent().map(|agent| agent.version), understood);
+    }
 }
 
 #[tokio::test]
