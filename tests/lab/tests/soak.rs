@@ -11,8 +11,8 @@ use std::fs;
 fn guests_go_back_and_forth_and_each_standby_is_on_the_pf_of_its_vf() -> Result<()> {
     let size = Size::from_environment()?;
     eprintln!("{size:?}");
-    on_stage("soak", |pair, _, daemons| {
-        let report = soak::run(pair, &daemons, size)?;
+    on_stage("soak", |pair, programs, daemons| {
+        let report = soak::run(pair, programs, &daemons, size)?;
         eprintln!("{}", report.summary()?);
         let file = results()?.join("soak.json");
         fs::write(&file, serde_json::to_string_pretty(&report)?)?;

@@ -2,18 +2,19 @@
 //! guest's agent and its bond are real. Ignored by `cargo test`, because it wants root, the images and minutes:
 //! `cargo test -p hybond-lab --test tier2 -- --ignored`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use hybond_lab::Machine;
-use hybond_lab::probe::{Record, Span, Summary, analyse};
-use hybond_lab::report::AFTERMATH_MS;
+use hybond_lab::probe::Record;
 use hybond_lab::tier2::{Node, Pair};
-use hybond_lab::tier2_hybond::{Daemon, Hybrid, Programs, STANDBY, Traffic, leftovers, on_stage, results};
+use hybond_lab::tier2_hybond::{Daemon, Hybrid, Lost, Programs, STANDBY, Traffic, leftovers, on_stage, phase, results};
 use hybond_wire::agent::Path;
 use hybond_wire::control::Run;
 use serde_json::json;
 use std::fs;
 use std::time::Duration;
 
+/// The usual guest.
+const GUEST: &str = "10.88.0.50";
 /// Packets go on for so long after the last phase.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 /// A host that a guest has left has taken everything away within this.
@@ -59,7 +60,7 @@ fn play(pair: &Pair, programs: &Programs, [source, destination]: [Daemon; 2]) ->
 /// One migration under traffic, and everything that must be true after it.
 fn migration(pair: &Pair, programs: &Programs, guest: &Hybrid, from: &Node, to: &Node) -> Result<serde_json::Value> {
     let records = results()?.join(format!("tier2-from-{}.records", from.name()));
-    let mut traffic = Traffic::start(pair.peer(), programs, &records)?;
+    let mut traffic = Traffic::start(pair.peer(), programs, GUEST, &records)?;
     guest.moves(from, to)?;
     let after = guest.wait_path(to, Path::Primary)?;
     ensure!(
@@ -144,14 +145,6 @@ fn the_phases_are_in_order(left: &Run, came: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Start and end of a phase.
-fn phase(run: &Run, name: &str) -> Result<(f64, f64)> {
-    let phase = run.phases.iter().find(|phase| phase.name == name);
-    let phase = phase.with_context(|| format!("{} has no phase {name}: {run:?}", run.kind))?;
-    let end = phase.end_ms.with_context(|| format!("{name} has no end: {run:?}"))?;
-    Ok((phase.start_ms, end))
-}
-
 fn nothing_is_left(node: &Node) -> Result<()> {
     let left = leftovers(node, CLEAN)?;
     ensure!(left.is_empty(), "left behind on {}:\n{left}", node.name());
@@ -182,32 +175,19 @@ fn the_definition_is_of(node: &Node, guest: &Hybrid) -> Result<()> {
 /// written down, not judged. For one thing, QEMU announces from emulated primaries, too, while it still repeats the
 /// announcement that follows a migration, and the bridge then sends to a NIC that the guest does not listen to yet.
 fn figures(records: &[Record], from: &Node, to: &Node, left: &Run, came: &Run) -> Result<serde_json::Value> {
-    let around = |name: &str, start: f64, end: f64| -> Result<Summary> {
-        let span = Span::new(name, start, end);
-        analyse(records, &[span]).pop().context("nothing was measured")
-    };
-    // The source resets the VF once more when the guest is away, which has nothing to do with the failover; nor has what
-    // is lost while the guest's CPUs stand still.
-    let (_, drained) = phase(left, "reset-vf")?;
-    let (stop, _) = phase(left, "stop")?;
-    let failover = around("failover", phase(left, "failover")?.0, stop.min(drained + AFTERMATH_MS))?;
-    let (_, switched) = phase(came, "failback")?;
-    let failback = around("failback", phase(came, "prepare-vf")?.0, switched + AFTERMATH_MS)?;
-    let whole = Span::new("whole", f64::MIN, f64::MAX);
-    let whole = analyse(records, &[whole]).pop().context("nothing was measured")?;
+    let lost = Lost::of(records, left, came)?;
     eprintln!(
         "{} to {}: lost at the failover {}, at the failback {}, in all {}; repeated {}; longest gap {:.0} ms",
         from.name(),
         to.name(),
-        failover.lost(),
-        failback.lost(),
-        whole.lost(),
-        whole.duplicates(),
-        whole.longest_gap_ms()
+        lost.failover.lost(),
+        lost.failback.lost(),
+        lost.whole.lost(),
+        lost.whole.duplicates(),
+        lost.whole.longest_gap_ms()
     );
     Ok(json!({
-        "from": from.name(), "to": to.name(), "failover": failover, "failback": failback, "whole": whole,
-        "source": left, "destination": came,
+        "from": from.name(), "to": to.name(), "packets": lost, "source": left, "destination": came,
     }))
 }
 
@@ -258,7 +238,7 @@ fn drain_and_plug(guest: &Hybrid, node: &Node) -> Result<()> {
 
 /// Both families, over whatever path there is.
 fn both_families_reach_it(pair: &Pair, guest: &Hybrid) -> Result<()> {
-    for address in ["10.88.0.50", "fd88::5054:ff:feaa:1"] {
+    for address in [GUEST, "fd88::5054:ff:feaa:1"] {
         let ping = format!("ping -c 1 -W 2 {address}");
         let what = format!("ping of {} at {address}", guest.name());
         pair.peer().until(&what, &ping, Duration::from_secs(60))?;

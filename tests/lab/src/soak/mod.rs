@@ -15,7 +15,7 @@ pub use view::View;
 
 use crate::domain::addresses;
 use crate::tier2::{Node, Pair};
-use crate::tier2_hybond::{Daemon, Hybrid, POOL, leftovers};
+use crate::tier2_hybond::{Daemon, Hybrid, Lost, POOL, Programs, Traffic, leftovers, results};
 use crate::{Machine, process};
 use anyhow::{Context, Result, bail, ensure};
 use board::Board;
@@ -37,6 +37,8 @@ const SETTLE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same where only one guest is waited for.
 const LOOK: Duration = Duration::from_millis(300);
+/// Packets go on for so long after a guest has settled: as long as a loss counts as a switch's.
+const AFTERWARDS: Duration = Duration::from_secs(2);
 /// A host that the last guest has left has taken everything away within this.
 const CLEAN: Duration = Duration::from_secs(60);
 /// Memory of a guest, in MiB: the least that boots. Its initramfs is unpacked into it.
@@ -74,6 +76,12 @@ pub struct Move {
     pub migrate_ms: u64,
     /// From then until it was on its VF, and nothing of it was left on the source.
     pub settle_ms: u64,
+    /// Packets lost at the failover and at the failback, in both directions.
+    pub lost_at_switches: [u32; 2],
+    /// Packets lost in all.
+    pub lost: u32,
+    /// The longest time without a packet.
+    pub longest_gap_ms: f64,
 }
 
 impl Report {
@@ -84,9 +92,13 @@ impl Report {
     pub fn summary(&self) -> Result<String> {
         let (migrate, longest) = cost::times(self.moves.iter().map(|m| m.migrate_ms).collect())?;
         let (settle, slowest) = cost::times(self.moves.iter().map(|m| m.settle_ms).collect())?;
+        let at = |switch: usize| self.moves.iter().map(|m| m.lost_at_switches[switch]).sum::<u32>();
+        let without = self.moves.iter().filter(|m| m.lost_at_switches == [0, 0]).count();
+        let (lost, most) = cost::times(self.moves.iter().map(|m| m.lost.into()).collect())?;
         Ok(format!(
             "{} migrations of {} guests, {} at a time, in {} s, none refused; virsh migrate {:.1} s (at most {:.1}), until \
-             settled {:.1} s more (at most {:.1})",
+             settled {:.1} s more (at most {:.1}); lost at all failovers {}, at all failbacks {}, none at either in {without}; \
+             lost in a whole migration {lost} packets (at most {most})",
             self.moves.len(),
             self.guests,
             self.at_once,
@@ -95,6 +107,8 @@ impl Report {
             longest as f64 / 1000.0,
             settle as f64 / 1000.0,
             slowest as f64 / 1000.0,
+            at(0),
+            at(1),
         ))
     }
 }
@@ -102,10 +116,12 @@ impl Report {
 /// Two hosts with hybond, and the guests.
 struct Soak<'a> {
     pair: &'a Pair,
+    programs: &'a Programs,
     nodes: [&'a Node; 2],
     pids: [u32; 2],
     guests: Vec<Hybrid>,
     identities: Vec<Identity>,
+    at_once: usize,
     board: Board,
     moves: Mutex<Vec<Move>>,
     costs: Vec<(String, [Cost; 2])>,
@@ -115,11 +131,11 @@ struct Soak<'a> {
 ///
 /// # Errors
 /// Something was not as it must be: all of what was found, with the seed that leads there.
-pub fn run(pair: &Pair, daemons: &[Daemon; 2], size: Size) -> Result<Report> {
-    soak(pair, daemons, size).with_context(|| format!("{size:?}"))
+pub fn run(pair: &Pair, programs: &Programs, daemons: &[Daemon; 2], size: Size) -> Result<Report> {
+    soak(pair, programs, daemons, size).with_context(|| format!("{size:?}"))
 }
 
-fn soak(pair: &Pair, daemons: &[Daemon; 2], size: Size) -> Result<Report> {
+fn soak(pair: &Pair, programs: &Programs, daemons: &[Daemon; 2], size: Size) -> Result<Report> {
     let nodes = HOSTS.map(|name| pair.host(name));
     let vfs = [View::of(nodes[0])?.vfs(), View::of(nodes[1])?.vfs()];
     let room = vfs[0].min(vfs[1]);
@@ -135,10 +151,12 @@ fn soak(pair: &Pair, daemons: &[Daemon; 2], size: Size) -> Result<Report> {
         .collect();
     let mut soak = Soak {
         pair,
+        programs,
         nodes,
         pids: [daemons[0].pid(), daemons[1].pid()],
         guests,
         identities,
+        at_once: size.at_once,
         board: Board::new(places, room),
         moves: Mutex::default(),
         costs: Vec::new(),
@@ -219,6 +237,7 @@ impl Soak<'_> {
                 hybrid.define(self.nodes[at], &format!("--pool {POOL} --policy {policy}"))?;
                 hybrid.boot(self.nodes[at])?;
                 self.settle(guest, at)?;
+                self.board.rests(guest, at);
                 let boot = boot_id(hybrid, self.nodes[at])?;
                 boots.lock().unwrap_or_else(PoisonError::into_inner)[guest] = boot;
             }
@@ -243,6 +262,9 @@ impl Soak<'_> {
     fn migrate(&self, step: Step) -> Result<()> {
         let Step { guest, from } = step;
         let (hybrid, to) = (&self.guests[guest], 1 - from);
+        let (address, _) = addresses(u8::try_from(guest + 1)?);
+        let records = results()?.join(format!("{}.records", hybrid.name()));
+        let mut traffic = Traffic::start(self.pair.peer(), self.programs, &address, &records)?;
         let begun = Instant::now();
         let moved = hybrid.migrate(self.nodes[from], self.nodes[to])?;
         if !moved.success() {
@@ -256,11 +278,23 @@ impl Soak<'_> {
         }
         let migrated = Instant::now();
         self.settle(guest, to)?;
+        let settle_ms = millis(migrated.elapsed());
+        // Those of the other guests that move are counted with its own.
+        traffic.flow(AFTERWARDS * u32::try_from(self.at_once)?)?;
+        let left = hybrid.last_run(self.nodes[from], "migration-out")?;
+        let came = hybrid.last_run(self.nodes[to], "migration-in")?;
+        let records = traffic.finish()?;
+        // Only now may it begin another journey.
+        self.board.rests(guest, to);
+        let lost = Lost::of(&records, &left, &came)?;
         let moved = Move {
             guest: hybrid.name().to_owned(),
             to: HOSTS[to],
             migrate_ms: millis(migrated - begun),
-            settle_ms: millis(migrated.elapsed()),
+            settle_ms,
+            lost_at_switches: [lost.failover.lost(), lost.failback.lost()],
+            lost: lost.whole.lost(),
+            longest_gap_ms: lost.whole.longest_gap_ms(),
         };
         eprintln!("{moved:?}");
         self.moves.lock().unwrap_or_else(PoisonError::into_inner).push(moved);
@@ -277,7 +311,6 @@ impl Soak<'_> {
             Ok(last.is_empty().then_some(()))
         })
         .with_context(|| last.join("\n"))?;
-        self.board.rests(guest, at);
         let (address, _) = addresses(u8::try_from(guest + 1)?);
         let ping = format!("ping -c 1 -W 2 {address}");
         self.pair.peer().until(&format!("ping of {address}"), &ping, SETTLE)?;

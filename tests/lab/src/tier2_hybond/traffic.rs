@@ -13,13 +13,12 @@ use std::time::Duration;
 
 /// Packets per second in each direction.
 const RATE: u64 = 200;
-const GUEST: &str = "10.88.0.50";
 /// No measurement takes longer.
 const AT_MOST: u64 = 900;
 /// The guest reports 200 packets at a time.
 const REPORT: Duration = Duration::from_secs(240);
 
-/// Packets in both directions between the peer and the usual guest.
+/// Packets in both directions between the peer and a guest.
 #[derive(Debug)]
 pub struct Traffic {
     peer: Namespace,
@@ -28,15 +27,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts it, and waits until packets come. The records are kept in `file`.
+    /// Starts it with the guest of this address, and waits until packets come. The records are kept in `file`.
     ///
     /// # Errors
     /// The guest does not answer.
-    pub fn start(peer: &Namespace, programs: &Programs, file: &Path) -> Result<Self> {
+    pub fn start(peer: &Namespace, programs: &Programs, guest: &str, file: &Path) -> Result<Self> {
         // The machine is busy with the guest: what sends and receives must not be late itself.
         let script = format!(
             "first=; if chrt -f 50 true 2>/dev/null; then first='chrt -f 50'; fi\n\
-             exec $first {} run --guest {GUEST} --rate {RATE} --seconds {AT_MOST} --stdin --out {}",
+             exec $first {} run --guest {guest} --rate {RATE} --seconds {AT_MOST} --stdin --out {}",
             programs.probe.display(),
             file.display()
         );
@@ -54,7 +53,7 @@ impl Traffic {
         Ok(traffic)
     }
 
-    /// Waits until as many packets have come as the guest sends in this time.
+    /// Waits until as many packets have come as the guest sends in this time: of all guests, where others have traffic, too.
     ///
     /// # Errors
     /// They do not come.
