@@ -63,7 +63,7 @@ test-tier3: setup packages ## two emulated hosts with SR-IOV, VFIO, AppArmor and
 test-crash: setup ## the daemon killed before and after every effect of every operation, on either host; up to 20 minutes
 	HYBOND_CRASH_POINTS=all packaging/dev/test.sh crash
 
-test-faults: setup ## everything that can go wrong: test-crash, the table of docs/failure-matrix.md, the invariants; up to an hour
+test-faults: setup packages ## everything that can go wrong: test-crash, the table of docs/failure-matrix.md, the invariants; up to an hour
 	packaging/dev/test.sh faults
 
 test-packages: setup-build ## build the packages, unpack them, look at every file

@@ -49,7 +49,7 @@ suite() {
         ;;
     tier3)
         limit 60m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 \
-            -- --include-ignored --test-threads=1 --nocapture --skip cards:: --skip long::
+            -- --include-ignored --test-threads=1 --nocapture --skip cards:: --skip long:: --skip befallen::
         ;;
     # The rest of tier 3: flavors, and what a card's functions are set to.
     cards)
@@ -79,6 +79,9 @@ everything_that_goes_wrong() {
     local status=0
     HYBOND_CRASH_POINTS=all HYBOND_FAULTS=all limit 70m cargo test --locked --no-fail-fast -p hybond-lab --test crash \
         --test faults -- --include-ignored --test-threads=1 --nocapture || status=$?
+    # What befalls whole hosts.
+    limit 30m cargo test --locked --no-fail-fast -p hybond-lab --test tier3 -- --ignored --test-threads=1 --nocapture \
+        befallen:: || status=$?
     # Other schedules than those of every `make test`, and more.
     HYBOND_PAIR_SEED=random PROPTEST_CASES=${PROPTEST_CASES:-200000} \
         limit 15m cargo test --locked --no-fail-fast -p hybond-test-pair -- --nocapture || status=$?

@@ -6,6 +6,8 @@ use crate::net;
 use crate::process::{self, Ledger, run_ok};
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -202,7 +204,12 @@ impl Host {
             .arg(backing)
             .arg(&disk);
         run_ok(&mut create)?;
+        self.start_with_disk(start, images, ledger)
+    }
 
+    /// Starts the machine with the disk that it has.
+    pub(crate) fn start_with_disk(&self, start: &Start<'_>, images: &Images, ledger: &Ledger) -> Result<()> {
+        let disk = self.file("qcow2");
         let file = |extension| self.file(extension).display().to_string();
         let emulator = images.emulator.join("qemu-system-x86_64");
         let mut qemu = net::command(&self.namespace, emulator);
@@ -253,6 +260,20 @@ impl Host {
         Ok(())
     }
 
+    /// Takes its power away. What had reached its disk stays.
+    pub(crate) fn cut_power(&self) -> Result<()> {
+        let pid: i32 = fs::read_to_string(self.file("pid"))?
+            .trim()
+            .parse()
+            .context("QEMU's pid file")?;
+        kill(Pid::from_raw(pid), Signal::SIGKILL).with_context(|| format!("cannot kill QEMU of {}", self.name()))?;
+        process::until("end of QEMU", Duration::from_secs(30), || {
+            Ok((!Path::new(&format!("/proc/{pid}")).exists()).then_some(()))
+        })?;
+        // The connection that commands share: nobody is there to close it.
+        self.disconnect()
+    }
+
     fn kernel_command_line(&self) -> String {
         let Layout { name, id, .. } = self.layout;
         format!(
@@ -292,8 +313,8 @@ impl Host {
         fs::rename(self.file("qcow2"), state.with_extension("qcow2")).context("cannot keep the disk")
     }
 
-    /// Opens the connection that commands share, and looks at what the host has.
-    pub(crate) fn connect(&mut self, ledger: &Ledger, limit: Duration) -> Result<()> {
+    /// Opens the connection that commands share.
+    pub(crate) fn connect(&self, ledger: &Ledger, limit: Duration) -> Result<()> {
         let socket = self.file("ssh");
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
@@ -328,8 +349,7 @@ impl Host {
             }
             Ok(None)
         })
-        .with_context(|| format!("what ssh says is in {}", self.file("ssh.log").display()))?;
-        self.look()
+        .with_context(|| format!("what ssh says is in {}", self.file("ssh.log").display()))
     }
 
     /// Closes that connection.

@@ -52,6 +52,7 @@ pub(crate) fn build(folder: &Path, images: &Images, hosts: &mut [Host], ledger: 
     }
     for host in hosts.iter_mut() {
         host.connect(ledger, Duration::from_secs(240))?;
+        host.look()?;
     }
     progress("warming up libvirt on both");
     each(hosts, |host| {

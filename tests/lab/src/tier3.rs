@@ -23,6 +23,8 @@ pub struct Lab {
 
 /// From a restore until a host answers; it takes seconds.
 const WAKES: Duration = Duration::from_secs(60);
+/// From power on until a host answers: a minute where it is alone.
+const BOOTS: Duration = Duration::from_secs(900);
 /// Of some two dozen restores on a loaded machine, two left a host whose NIC heard nothing, for as long as was waited; the same
 /// state, restored anew, was well.
 const RESTORES: u32 = 3;
@@ -127,6 +129,7 @@ impl Lab {
         })?;
         for host in &mut self.hosts {
             host.connect(ledger, WAKES)?;
+            host.look()?;
         }
         Ok(())
     }
@@ -207,6 +210,26 @@ impl Lab {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Takes a host's power away: what was in its memory is gone, with the guests.
+    ///
+    /// # Errors
+    /// It is off.
+    pub fn cut_power(&self, name: &str) -> Result<()> {
+        self.host(name).cut_power()
+    }
+
+    /// Boots a host whose power was cut, and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn boot_again(&self, name: &str) -> Result<()> {
+        let (host, ledger) = (self.host(name), self.place.ledger()?);
+        host.start_with_disk(&Start::Boot, &images()?, &ledger)?;
+        host.wait_booted(BOOTS)?;
+        host.connect(&ledger, WAKES)?;
+        host.set_clock().map(drop)
     }
 
     /// Leaves the lab up: for [`Lab::attach`] in another process.

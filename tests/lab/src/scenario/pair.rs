@@ -147,6 +147,15 @@ impl HybridGuest {
         first_pair(self.wait_path(host, Path::Standby)?)
     }
 
+    /// As [`HybridGuest::wait_standby`], until it has no VF leased either, and the reason is known.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_bare(&self, host: &Host) -> Result<PairStatus> {
+        let wants = ["\"active\": *\"standby\"", "\"vf\": *null", "\"degraded\": *\""];
+        first_pair(self.wait_status(host, "path standby without a VF", &wants)?)
+    }
+
     /// Waits until its pair, of flavor `indirect`, is above a VF and it is all there on this host.
     ///
     /// # Errors

@@ -70,6 +70,9 @@ impl Part {
     }
 }
 
+/// Where whole hosts are needed.
+const BEFALLEN: &[&str] = &["tier3::a_hybrid_guest_is_well_or_off_whatever_befalls_its_hosts"];
+
 /// A row.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
@@ -517,6 +520,17 @@ pub const TABLE: &[Fault] = &[
         )
     },
     Fault {
+        what: "The agent is of another release than the hosts",
+        happens: "Both go on with the lower of their protocol's versions. One that speaks version 0 counts as none",
+        sees: &[Otherwise("journal: the agent's release, or that it speaks version 0")],
+        retried: NOTHING,
+        ..elsewhere(
+            Guest,
+            "agent-of-another-release",
+            &["channel::an_agent_of_another_release_is_spoken_to_in_the_lower_version_and_one_of_version_0_is_none"],
+        )
+    },
+    Fault {
         what: "The guest is reset, reboots, is suspended and resumed",
         happens: "The VF stays plugged; the traffic is on it again when the agent has started",
         sees: &[Otherwise("nothing")],
@@ -569,6 +583,38 @@ pub const TABLE: &[Fault] = &[
                 "libvirt::a_failed_migration_puts_the_vf_back_where_it_had_to_be_drained",
             ],
         )
+    },
+    Fault {
+        what: "The destination loses its power while memory is copied",
+        happens: "The guest runs on at the source, on its standby; its VF is plugged again when libvirt's job has ended. The \
+                  destination has nothing of it when it has booted",
+        sees: &[Otherwise("virsh: libvirt's own words, after half a minute at most")],
+        retried: "the VF is plugged again on the source; the migration, by the user",
+        ..elsewhere(Memory, "destination-power-lost", BEFALLEN)
+    },
+    Fault {
+        what: "The source loses its power while memory is copied",
+        happens: "The guest ends with its host. The destination ends what cannot arrive, and takes everything away; the source \
+                  has nothing of it when it has booted",
+        sees: &[Otherwise("nothing: virsh has ended with its host")],
+        retried: "the start, by the user",
+        ..elsewhere(Memory, "source-power-lost", BEFALLEN)
+    },
+    Fault {
+        what: "The VFs of a PF are taken away under a guest (`sriov_numvfs`), and come back",
+        happens: "The kernel has the guest let go of its VF: the traffic goes over the standby, the lease is given back. When \
+                  VFs are there again, it gets one of them",
+        sees: &[Otherwise("`hybondctl status`: why no VF can be had")],
+        retried: "the lease, as soon as VFs come",
+        ..elsewhere(Host, "vfs-taken-away", BEFALLEN)
+    },
+    Fault {
+        what: "The clocks of the hosts are set back",
+        happens: "Nothing waits longer or shorter: time-outs are of the time since the boot. Times in `hybondctl timeline` are \
+                  those of the clock",
+        sees: &[Otherwise("nothing")],
+        retried: NOTHING,
+        ..elsewhere(Host, "clock-set-back", BEFALLEN)
     },
     Fault {
         what: "hybondd or its host dies while a record is written; a record is damaged",

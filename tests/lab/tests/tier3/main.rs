@@ -6,6 +6,7 @@
 //! the other. Each begins with the guest on `src` and on its VF, and leaves it so, but for the last, which may leave it on
 //! `dst`; what a scenario has changed on a host is put back.
 
+mod faults;
 mod health;
 mod indirect;
 mod paths;
@@ -75,6 +76,17 @@ const PATHS: [Scenario; 1] = [home(
     paths::alike,
 )];
 
+/// The last ones boot hosts.
+const FAULTS: [Scenario; 4] = [
+    home(
+        "the VFs of a PF are taken away, and come back",
+        faults::vfs_are_taken_away,
+    ),
+    home("the clocks of both hosts are set back", faults::clock_is_set_back),
+    home("the destination loses its power", faults::destination_loses_power),
+    home("the source loses its power", faults::source_loses_power),
+];
+
 const SOAK: [Scenario; 1] = [home("there and back many times", soak::back_and_forth)];
 
 /// On a kernel with iommufd, where VFs are plugged by descriptors. Both ends are alike, so one migration shows all.
@@ -112,6 +124,17 @@ mod long {
     #[ignore = "boots two emulated hosts, and takes half an hour"]
     fn a_hybrid_guest_goes_back_and_forth_and_nothing_grows() -> Result<()> {
         play(ways::stock, &SOAK)
+    }
+}
+
+/// What befalls a host; a part of `make test-faults`.
+mod befallen {
+    use super::{FAULTS, Result, play, ways};
+
+    #[test]
+    #[ignore = "boots two emulated hosts, one of them again, and a guest"]
+    fn a_hybrid_guest_is_well_or_off_whatever_befalls_its_hosts() -> Result<()> {
+        play(ways::stock, &FAULTS)
     }
 }
 
