@@ -359,6 +359,10 @@ impl Guest {
             return;
         };
         let former = std::mem::take(&mut self.former);
+        if let Action::ResetVf(lease) = &action {
+            // One that failed may have taken its MAC all the same.
+            self.seen.prepared.remove(&lease.mac);
+        }
         match result {
             // What the present life lacks is found by looking, and said for it.
             Ok(Outcome::NoVf { .. } | Outcome::NotYet { .. } | Outcome::Filters(_)) | Err(_) if former => {}

@@ -90,7 +90,6 @@ impl Guest {
             (Action::ResetVf(lease), _) => {
                 self.reset.insert(lease.mac);
                 self.undo.remove(&lease.mac);
-                self.seen.prepared.remove(&lease.mac);
             }
             (Action::Release(lease), _) => {
                 let comes = self.comes();
@@ -232,10 +231,6 @@ impl Guest {
         let tunes = matches!(action, Action::LowerStandby(_) | Action::TuneStandby { .. });
         if let (Some(mac), false) = (action.mac(), comes || tunes) {
             self.degraded.insert(mac, reason.clone());
-        }
-        if let Action::ResetVf(lease) = action {
-            // It may have lost its MAC all the same.
-            self.seen.prepared.remove(&lease.mac);
         }
         match action {
             // Asked for while this one was about to fail.
