@@ -16,7 +16,7 @@ help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "What is slow to make (tools, the lab's images and saved hosts) is kept in HYBOND_CACHE=$(HYBOND_CACHE)."
-	@echo "The first 'make demo' takes up to 20 minutes on 2 cores, later ones 4 to 5. More: docs/development.md"
+	@echo "The first 'make demo' takes 6 to 20 minutes on 2 cores, later ones 1.5 to 5. More: docs/development.md"
 
 setup: ## install what building and testing need (Debian packages, and rustup where there is no cargo)
 	packaging/dev/setup.sh all
