@@ -25,6 +25,7 @@ struct Run {
     heard: Instant,
     sending: bool,
     sent: u32,
+    /// By number. It grows with those that come, as a small guest has no memory for all that could.
     arrivals: Vec<Arrival>,
 }
 
@@ -97,8 +98,7 @@ fn handle(shared: &Shared, packet: &Packet, from: SocketAddr) -> Option<Packet> 
                 heard: now,
                 sending: true,
                 sent: 0,
-                // Pages of it are taken only once they are written to.
-                arrivals: vec![Arrival::default(); MAX_PACKETS as usize],
+                arrivals: Vec::new(),
             });
             shared.changed.notify_all();
         }
@@ -110,9 +110,12 @@ fn handle(shared: &Shared, packet: &Packet, from: SocketAddr) -> Option<Packet> 
     }
     run.heard = Instant::now();
     match *packet {
-        Packet::Data { run: id, seq, .. } if id == run.id => {
-            let ticks = run.ticks();
-            let arrival = run.arrivals.get_mut(seq as usize)?;
+        Packet::Data { run: id, seq, .. } if id == run.id && seq < MAX_PACKETS => {
+            let (ticks, at) = (run.ticks(), seq as usize);
+            if run.arrivals.len() <= at {
+                run.arrivals.resize(at + 1, Arrival::default());
+            }
+            let arrival = run.arrivals.get_mut(at)?;
             if arrival.ticks == 0 {
                 arrival.ticks = ticks.saturating_add(1);
             }
@@ -121,12 +124,13 @@ fn handle(shared: &Shared, packet: &Packet, from: SocketAddr) -> Option<Packet> 
         }
         Packet::Query { run: id, from } if id == run.id => {
             run.sending = false;
-            let all = run.arrivals.get(from as usize..)?;
+            let asked = from..MAX_PACKETS.min(from.saturating_add(PER_REPORT));
+            let arrival = |seq: u32| run.arrivals.get(seq as usize).copied().unwrap_or_default();
             Some(Packet::Report {
                 run: id,
                 from,
                 sent: run.sent,
-                arrivals: all.iter().take(PER_REPORT as usize).copied().collect(),
+                arrivals: asked.map(arrival).collect(),
             })
         }
         _ => None,

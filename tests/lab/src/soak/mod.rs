@@ -41,8 +41,8 @@ const LOOK: Duration = Duration::from_millis(300);
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// A host that the last guest has left has taken everything away within this.
 const CLEAN: Duration = Duration::from_secs(60);
-/// Memory of a guest, in MiB: the least that boots. Its initramfs is unpacked into it.
-const MEMORY: u32 = 96;
+/// Memory of a guest, in MiB: little more than the least that boots. Its initramfs is unpacked into it.
+const MEMORY: u32 = 112;
 
 /// What became of a soak.
 #[derive(Debug, Serialize)]
