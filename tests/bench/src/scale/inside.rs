@@ -25,6 +25,8 @@ const PACE: Pace = Pace {
 };
 /// The daemon has nothing more to say once it has said nothing for so long.
 const SILENCE: Duration = Duration::from_millis(700);
+/// Before it is watched idling. What a guest wants of its standby is read once more a second after the guest has settled.
+const REST: Duration = Duration::from_millis(2500);
 const SETTLE: Duration = Duration::from_secs(180);
 /// For how long a guest floods before others are served beside it.
 const FLOOD: Duration = Duration::from_secs(3);
@@ -78,6 +80,7 @@ impl Crowd {
         let (daemon, begun, ready) = host.start(&node)?;
         note("ready", ready.as_secs_f64() * 1e3);
         note("reconciled", self.settled(begun).await?.as_secs_f64() * 1e3);
+        self.quiet_for(REST).await?;
         let watched = Watched::begin(daemon.pid())?;
         tokio::time::sleep(idle).await;
         let usage = watched.end()?;
@@ -173,8 +176,12 @@ impl Crowd {
 
     /// Waits until the daemon says nothing more.
     async fn quiet(&self) -> Result<()> {
+        self.quiet_for(SILENCE).await
+    }
+
+    async fn quiet_for(&self, silence: Duration) -> Result<()> {
         let begun = Instant::now();
-        while self.heard.get().elapsed() < SILENCE {
+        while self.heard.get().elapsed() < silence {
             ensure!(begun.elapsed() < SETTLE, "the daemon does not come to rest");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
