@@ -47,6 +47,20 @@ pub fn destination_libvirtd_restarted(scene: &mut Scene<'_>) -> Result<String> {
     stays(scene, under_way)
 }
 
+/// A migration that is to be persistent ends at the source where the destination cannot write the domain's definition: the
+/// destination ends its QEMU in Finish, before the guest's CPUs run there (`qemuMigrationDstFinish()`).
+pub fn finish_fails(scene: &mut Scene<'_>) -> Result<String> {
+    const DEFINITIONS: &str = "/etc/libvirt/qemu";
+    let there = scene.there();
+    scene.inject(
+        there,
+        &format!("mount --bind {DEFINITIONS} {DEFINITIONS} && mount -o remount,bind,ro {DEFINITIONS}"),
+        &format!("umount {DEFINITIONS}"),
+    )?;
+    let under_way = scene.begin("");
+    stays(scene, under_way)
+}
+
 /// virsh gives a host up that it has not heard of for half a minute. The source's QEMU waits for the link, or for TCP.
 pub fn link_cut(scene: &mut Scene<'_>) -> Result<String> {
     let under_way = scene.copying("")?;

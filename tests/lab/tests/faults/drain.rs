@@ -67,6 +67,43 @@ pub fn guest_reboots(scene: &mut Scene<'_>) -> Result<String> {
     Ok("migrated while it booted".to_owned())
 }
 
+/// A panic resets the guest where its kernel is told so (`kernel.panic`), as servers' kernels are.
+pub fn guest_panics(scene: &mut Scene<'_>) -> Result<String> {
+    let boot = scene.in_guest("cat /proc/sys/kernel/random/boot_id")?;
+    let under_way = scene.unplugging()?;
+    scene.in_guest("echo 1 >/proc/sys/kernel/panic; (sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")?;
+    let output = under_way.end()?;
+    scene.arrived(output)?;
+    scene.ends_well()?;
+    ensure!(
+        scene.in_guest("cat /proc/sys/kernel/random/boot_id")? != boot,
+        "the guest has not booted again"
+    );
+    Ok("migrated while it booted".to_owned())
+}
+
+pub fn source_libvirtd_restarted(scene: &mut Scene<'_>) -> Result<String> {
+    let here = scene.here();
+    libvirtd_restarted(scene, here)
+}
+
+pub fn destination_libvirtd_restarted(scene: &mut Scene<'_>) -> Result<String> {
+    let there = scene.there();
+    libvirtd_restarted(scene, there)
+}
+
+fn libvirtd_restarted(scene: &mut Scene<'_>, host: usize) -> Result<String> {
+    let tap = scene.tap()?;
+    let under_way = scene.unplugging()?;
+    scene.node(host).crash_libvirt()?;
+    let output = under_way.end()?;
+    scene.refused(output)?;
+    scene.back_on_its_vf()?;
+    scene.heal()?;
+    scene.another_tap_than(&tap)?;
+    Ok("refused, and back on its VF when the drain had failed".to_owned())
+}
+
 pub fn qemu_killed(scene: &mut Scene<'_>) -> Result<String> {
     let under_way = scene.unplugging()?;
     scene.kill_qemu(scene.here())?;

@@ -440,6 +440,31 @@ pub const TABLE: &[Fault] = &[
         ..here(Drain, "guest-reboots", drain::guest_reboots)
     },
     Fault {
+        what: "The guest's kernel panics during a drain, and boots again",
+        happens: "As where it reboots",
+        sees: &[Otherwise("success")],
+        retried: NOTHING,
+        ..here(Drain, "drain-guest-panics", drain::guest_panics)
+    },
+    Fault {
+        what: "The source's libvirtd is killed during a drain, and starts again",
+        happens: "virsh fails at once. The drain goes on to its end; if it fails, or no migration follows, the guest is on its VF",
+        sees: &[Otherwise("virsh: libvirt's own words")],
+        retried: BACK,
+        ..here(Drain, "drain-source-libvirtd-killed", drain::source_libvirtd_restarted)
+    },
+    Fault {
+        what: "The destination's libvirtd is killed during a drain, and starts again",
+        happens: "As above; the destination takes everything away when its hook has ended",
+        sees: &[Otherwise("virsh: libvirt's own words")],
+        retried: BACK,
+        ..here(
+            Drain,
+            "drain-destination-libvirtd-killed",
+            drain::destination_libvirtd_restarted,
+        )
+    },
+    Fault {
         what: "QEMU is killed during a drain",
         happens: "The domain is off; the VF is cleaned and given back, the destination takes everything away",
         // libvirt does not hear of the end before its hook has answered, nor does hybondd from libvirt.
@@ -453,6 +478,13 @@ pub const TABLE: &[Fault] = &[
         sees: SUCCEEDS,
         retried: NOTHING,
         ..here(Ways, "offline", ways::offline)
+    },
+    Fault {
+        what: "The destination fails in libvirt's last step (Finish): the domain's definition cannot be written there",
+        happens: "libvirt ends the guest at the destination before it runs; it runs on at the source, where its VF is plugged again",
+        sees: &[Otherwise("virsh: libvirt's own words")],
+        retried: BACK,
+        ..here(Memory, "finish-fails", copy::finish_fails)
     },
     Fault {
         what: "QEMU is killed on the source",
