@@ -19,7 +19,7 @@ use hybond_qmp::{LinkEvent, MigrationStatus, Qmp, QmpLink, Stamped};
 use hybond_vfio::PlugWay;
 use hybond_wire::agent::Path as ActivePath;
 use hybond_wire::control::{DomainStatus, PairStatus, Run};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,6 +75,8 @@ struct Task {
     /// Why the last request was refused: the outcome of the run that it was part of.
     refusal: Option<String>,
     since: BTreeMap<Mac, (bool, u64)>,
+    /// Pairs of which it was said that their standby is gone.
+    bereft: BTreeSet<Mac>,
     phases: tokio::sync::watch::Sender<String>,
 }
 
@@ -106,6 +108,7 @@ pub async fn run(
             kept,
             refusal: None,
             since: BTreeMap::new(),
+            bereft: BTreeSet::new(),
             phases: tokio::sync::watch::Sender::new(String::new()),
         };
         task.run(messages, monitor, asked).await;
@@ -267,6 +270,13 @@ impl Task {
             if changed {
                 let at = crate::timeline::wall_ms(SystemTime::now()) as u64;
                 self.since.insert(pair.mac, (on_primary, at));
+            }
+            if !self.guest.standby_is_gone(pair.mac) {
+                self.bereft.remove(&pair.mac);
+            } else if let Some(why) = self.guest.degraded(pair.mac) {
+                if self.bereft.insert(pair.mac) {
+                    error!(pair = %pair.mac, "{}: pair {}: {why}", spec.name, pair.mac);
+                }
             }
         }
         if self.recorder.is_open() && self.guest.is_settled() {

@@ -190,9 +190,21 @@ impl Guest {
             .collect()
     }
 
+    /// A standby of hybond's that is gone under its guest: with its PF, whose driver was unloaded. QEMU has the end of a macvtap
+    /// that is no more, and takes no other one before the next start.
+    #[must_use]
+    pub fn standby_is_gone(&self, mac: Mac) -> bool {
+        let has_one = matches!(self.record.stage, Stage::Running | Stage::Draining { .. });
+        has_one && self.seen.looked && self.record.owns_standby(mac) && !self.seen.standby.contains_key(&mac)
+    }
+
     pub(super) fn raise(&self, now: Millis) -> Option<Action> {
-        let down =
-            |mac: &Mac| self.record.owns_standby(*mac) && !self.seen.standby_up(*mac) && !self.wants_standby_down(*mac);
+        let down = |mac: &Mac| {
+            self.record.owns_standby(*mac)
+                && !self.seen.standby_up(*mac)
+                && !self.wants_standby_down(*mac)
+                && !self.standby_is_gone(*mac)
+        };
         let macs = self.record.macs().into_iter();
         macs.filter(down)
             .find(|mac| self.may(Retry::RaiseStandby(*mac), now))

@@ -3,8 +3,9 @@
 use super::act::{Action, Answer};
 use super::record::{DrainReason, HeldBack, Stage};
 use super::seen::Job;
-use super::{Guest, Retry};
+use super::{Guest, Retry, STANDBY_GONE};
 use crate::Millis;
+use crate::ids::Mac;
 use crate::pool::Lease;
 use crate::spec::Policy;
 
@@ -45,6 +46,11 @@ impl Guest {
                 "pair {mac} has a primary plugged that no lease accounts for; unplug it with virsh \
                  qemu-monitor-command, or shut the guest down"
             ));
+        }
+        // Without its VF, nothing would be left.
+        let cut_off = |mac: &Mac| self.standby_is_gone(*mac) && self.seen.plugged(*mac);
+        if let Some(mac) = self.record.macs().into_iter().find(cut_off) {
+            return Err(format!("pair {mac}: {STANDBY_GONE}"));
         }
         if let Some(raise) = self.raise(now) {
             return Ok(Some(raise));

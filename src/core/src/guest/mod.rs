@@ -54,6 +54,10 @@ use std::sync::Arc;
 /// How often in a row a domain's XML may fail to be put right, the pause twice as long each time, before it is left as it is.
 const REPAIRS: u32 = 5;
 
+/// What is said of a pair with [`Guest::standby_is_gone`].
+const STANDBY_GONE: &str = "its macvtap is gone, as its PF was or its driver was reloaded: the guest has its VF only, and cannot be \
+                            drained or migrated before it has been shut down and started again";
+
 /// How long things may take, and what a guest must have. From the host's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {

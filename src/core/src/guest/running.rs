@@ -2,7 +2,7 @@
 
 use super::act::{Action, Answer};
 use super::seen::{Job, MigrationSeen};
-use super::{Guest, REPAIRS, Retry};
+use super::{Guest, REPAIRS, Retry, STANDBY_GONE};
 use crate::Millis;
 use crate::ids::Mac;
 use crate::pool::Ask;
@@ -12,6 +12,11 @@ impl Guest {
         if self.seen.qmp.is_none() {
             // What the guest wants can no longer be followed.
             return self.tune(now);
+        }
+        for mac in self.record.macs() {
+            if self.standby_is_gone(mac) {
+                self.degraded.insert(mac, STANDBY_GONE.to_owned());
+            }
         }
         if let Some(raise) = self.raise(now) {
             return Some(raise);

@@ -641,6 +641,23 @@ pub const TABLE: &[Fault] = &[
         ..elsewhere(Host, "vfs-taken-away", BEFALLEN)
     },
     Fault {
+        what: "The driver of a PF is reloaded under a guest",
+        happens: "The macvtap of the standby goes with the PF, and no other can be given to a running QEMU. The guest is cut off until \
+                  its PF has VFs again, and is then on one of them; it is not drained, as it has no other path",
+        sees: &[Otherwise(
+            "journal, `hybondctl status`, virsh: its macvtap is gone; the guest is to be shut down and started again",
+        )],
+        retried: "the lease, as soon as VFs come; the start, by the user",
+        ..elsewhere(
+            Host,
+            "pf-driver-reloaded",
+            &[
+                "tier3::a_hybrid_guest_is_well_or_off_whatever_befalls_its_hosts",
+                "hybond_core::without_a_standby_a_guest_keeps_its_vf_and_nothing_is_tried_for_ever",
+            ],
+        )
+    },
+    Fault {
         what: "The clocks of the hosts are set back",
         happens: "Nothing waits longer or shorter: time-outs are of the time since the boot. Times in `hybondctl timeline` are \
                   those of the clock",

@@ -53,6 +53,50 @@ fn vfs_come_and_go(scene: &Scene<'_>) -> Result<String> {
     ))
 }
 
+pub fn driver_is_reloaded(scene: &Scene<'_>) -> Result<()> {
+    told("pf-driver-reloaded", driver_goes_and_comes(scene))
+}
+
+/// With the PFs go their VFs and what is over them: QEMU holds the end of a macvtap that is no more. A guest has a VF again as
+/// soon as there is one; its standby is made anew at its next start.
+fn driver_goes_and_comes(scene: &Scene<'_>) -> Result<String> {
+    let (src, dst, guest, _) = scene.parts();
+    src.ok("modprobe -r igb")?;
+    let begun = Instant::now();
+    src.ok("modprobe igb")?;
+    for pf in src.pfs() {
+        src.until(
+            &format!("PF {pf}"),
+            &format!("ip link set {pf} up && echo 3 >/sys/class/net/{pf}/device/sriov_numvfs"),
+            Duration::from_secs(60),
+        )?;
+    }
+    guest.wait_primary(src)?;
+    answers(scene)?;
+    let back = begun.elapsed().as_secs_f32();
+    // There is no path to move the traffic to.
+    let refused = guest.migrate(src, dst)?;
+    ensure!(!refused.success(), "it was migrated without a standby");
+    let said = refused.stderr.trim().to_owned();
+    ensure!(said.contains("its macvtap is gone"), "virsh does not say why: {said}");
+    let told = src.ok("journalctl -u hybondd -o cat --no-pager | grep -c 'its macvtap is gone'")?;
+    ensure!(
+        told.trim().parse::<u32>()? <= 5,
+        "the journal says it {} times",
+        told.trim()
+    );
+    nothing_is_left(scene, dst)?;
+    answers(scene).context("after the refusal")?;
+    src.ok(&format!("virsh destroy {}", guest.name()))?;
+    nothing_is_left(scene, src)?;
+    guest.guest.forget_console(src)?;
+    guest.boot(src)?;
+    guest.wait_primary(src)?;
+    Ok(format!(
+        "on a VF {back:.1} s after the driver was back; not migrated (\"{said}\"); well after its next start"
+    ))
+}
+
 pub fn clock_is_set_back(scene: &Scene<'_>) -> Result<()> {
     told("clock-set-back", set_back_during_a_drain(scene))
 }

@@ -77,11 +77,12 @@ const PATHS: [Scenario; 1] = [home(
 )];
 
 /// The last ones boot hosts.
-const FAULTS: [Scenario; 4] = [
+const FAULTS: [Scenario; 5] = [
     home(
         "the VFs of a PF are taken away, and come back",
         faults::vfs_are_taken_away,
     ),
+    home("the driver of the PFs is reloaded", faults::driver_is_reloaded),
     home("the clocks of both hosts are set back", faults::clock_is_set_back),
     home("the destination loses its power", faults::destination_loses_power),
     home("the source loses its power", faults::source_loses_power),

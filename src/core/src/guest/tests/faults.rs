@@ -199,6 +199,28 @@ fn a_vf_whose_reset_seemed_to_fail_is_prepared_again_before_it_is_plugged() {
 }
 
 #[test]
+fn without_a_standby_a_guest_keeps_its_vf_and_nothing_is_tried_for_ever() {
+    let mut guest = on_vf();
+    guest.handle(0, Event::LookAgain);
+    let without = Snapshot {
+        standby: BTreeMap::new(),
+        ..picture(Job::None, true, true)
+    };
+    expect(&mut guest, 0, Action::Look { libvirt: true }, Outcome::Looked(without));
+    assert_eq!(guest.poll(0), None);
+    assert_eq!(guest.next_deadline(0), None);
+    assert!(guest.standby_is_gone(mac()));
+    let why = guest.degraded(mac()).expect("a reason").to_owned();
+    guest.handle(1, Event::Request(Token(1), Request::Drain(migration())));
+    let outgoing = Outcome::Job(DomainSeen::Active, Job::Outgoing);
+    expect(&mut guest, 1, Action::LookAtJob, outgoing);
+    match answer(&mut guest, 1) {
+        Answer::Refused(reason) => assert!(reason.contains(&why), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_vf_that_the_guest_throws_out_is_cleaned_and_comes_back_later() {
     let mut guest = on_vf();
     guest.handle(0, Event::DeviceDeleted(mac()));
