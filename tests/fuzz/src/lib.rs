@@ -2,7 +2,7 @@
 //! agent, of another host, of its local clients and of its own configuration.
 //!
 //! Each module has a `run`, which takes any bytes and panics where a property does not hold. `cargo fuzz` calls it with
-//! bytes that it makes up (`targets/`), `tests/corpus.rs` with those of `corpus/`, which every `cargo test` replays.
+//! bytes that it makes up (`targets/`), `tests/corpus.rs` with those of `corpus/` and some made of them, in every `cargo test`.
 //!
 //! | module | who sends the bytes | what is held against it |
 //! |---|---|---|
