@@ -33,7 +33,7 @@ lint: setup-build ## formatting, clippy, licences and advisories, scripts
 # What keeps one core busy runs beside another such.
 suites := lint unit netns+packages qemu,guest,pair+crash,lab tier3
 
-test: setup packages ## lint and every suite but the longer lists: some 40 minutes on 2 cores
+test: setup packages ## lint and every suite but the longer lists: 20 to 45 minutes on 2 cores
 	packaging/dev/test.sh $(suites)
 
 test-all: setup packages ## make test, what hosts do around their guests, flavors and paths on a card's VFs, the lab's own test, the fuzzers, and what all shows: half an hour more
