@@ -120,20 +120,14 @@ pub async fn run(
 
 impl Task {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut monitor: mpsc::Receiver<LinkEvent>, asked: bool) {
-        let first = if asked {
-            // A hook: libvirt holds the domain's lock, and a look at libvirt would wait for it.
-            messages.recv().await.map(Some)
-        } else {
-            match tokio::time::timeout(FIRST_WORD, messages.recv()).await {
-                Ok(first) => first.map(Some),
-                // Nobody has anything to say, such as where libvirt is away.
-                Err(_) => Some(None),
-            }
-        };
-        // The daemon ends; the guest goes on by itself.
-        let Some(first) = first else { return };
-        if let Some(first) = first {
-            self.message(first);
+        // A hook: libvirt holds the domain's lock, and a look at libvirt would wait for it.
+        let patience = if asked { Duration::MAX } else { FIRST_WORD };
+        match tokio::time::timeout(patience, messages.recv()).await {
+            Ok(Some(first)) => self.message(first),
+            // The daemon ends; the guest goes on by itself.
+            Ok(None) => return,
+            // Nobody has anything to say, such as where libvirt is away.
+            Err(_) => {}
         }
         if let Some(kept) = &self.kept {
             // As after it was written: a daemon may have died in between. It is not written again as it is: after the start
