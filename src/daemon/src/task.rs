@@ -265,12 +265,13 @@ impl Task {
                 let at = crate::timeline::wall_ms(SystemTime::now()) as u64;
                 self.since.insert(pair.mac, (on_primary, at));
             }
-            if !self.guest.standby_is_gone(pair.mac) {
-                self.bereft.remove(&pair.mac);
-            } else if let Some(why) = self.guest.degraded(pair.mac) {
-                if self.bereft.insert(pair.mac) {
-                    error!(pair = %pair.mac, "{}: pair {}: {why}", spec.name, pair.mac);
-                }
+            // Not taken back while the machine is looked at again: it would be said after each look.
+            let gone = self
+                .guest
+                .degraded(pair.mac)
+                .filter(|_| self.guest.standby_is_gone(pair.mac));
+            if let Some(why) = gone.filter(|_| self.bereft.insert(pair.mac)) {
+                error!(pair = %pair.mac, "{}: pair {}: {why}", spec.name, pair.mac);
             }
         }
         if self.recorder.is_open() && self.guest.is_settled() {
