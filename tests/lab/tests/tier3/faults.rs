@@ -1,7 +1,7 @@
 //! What befalls a host, and can only befall a whole one: its VFs are taken away, its clock is set, its power is cut. Each
 //! scenario says one line of what was seen, as `tests/faults` does; `docs/failure-matrix.md` names them.
 
-use crate::scene::{Scene, nothing_is_left};
+use crate::scene::{Scene, nothing_is_left, refusal};
 use anyhow::{Context, Result, ensure};
 use hybond_lab::scenario::HybridGuest;
 use hybond_lab::{Host, Machine, Output};
@@ -15,7 +15,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const GIVEN_UP: Duration = Duration::from_secs(300);
 
 /// One line for each, well or not.
-pub fn told(name: &str, played: Result<String>) -> Result<()> {
+fn told(name: &str, played: Result<String>) -> Result<()> {
     match played {
         Ok(seen) => {
             eprintln!("fault {name}: {seen}");
@@ -75,10 +75,7 @@ fn driver_goes_and_comes(scene: &Scene<'_>) -> Result<String> {
     answers(scene)?;
     let back = begun.elapsed().as_secs_f32();
     // There is no path to move the traffic to.
-    let refused = guest.migrate(src, dst)?;
-    ensure!(!refused.success(), "it was migrated without a standby");
-    let said = refused.stderr.trim().to_owned();
-    ensure!(said.contains("its macvtap is gone"), "virsh does not say why: {said}");
+    let said = refusal(&guest.migrate(src, dst)?, &["its macvtap is gone"])?;
     let told = src.ok("journalctl -u hybondd -o cat --no-pager | grep -c 'its macvtap is gone'")?;
     ensure!(
         told.trim().parse::<u32>()? <= 5,
