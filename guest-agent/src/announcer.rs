@@ -22,6 +22,12 @@ impl Announcer {
         self.at = now;
     }
 
+    /// One now, for one that somebody else makes and repeats.
+    pub fn once(&mut self, now: u64) {
+        self.left = self.left.max(1);
+        self.at = now;
+    }
+
     /// Begin, and keep a request that is answered after the first.
     pub fn ask(&mut self, id: u64, now: u64) -> Result<(), String> {
         if self.waiting.len() >= WAITING_MAX {

@@ -1,13 +1,12 @@
 //! Carries out actions. Decides nothing.
 
-use crate::announce;
 use crate::model::{Action, Kind, Link, Saved, View};
 use crate::nl::link::{self, RTM_DELLINK, RTM_NEWLINK, V6_NONE};
-use crate::nl::moved::RTM_NEWADDR;
+use crate::nl::moved::{INET, RTM_NEWADDR};
 use crate::nl::msg;
 use crate::nl::{GROUP_ADDRESSES, GROUP_LINK, Socket};
 use crate::state::StateDir;
-use crate::sys;
+use hybond_announce::frames;
 use hybond_core::ids::Mac;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -20,6 +19,9 @@ use std::path::Path;
 pub struct Kernel {
     requests: Socket,
     events: Socket,
+    /// Sends announcements. Kept open, as closing it waits until no CPU uses it any more (`synchronize_net()` in
+    /// `packet_release()`).
+    packets: Option<OwnedFd>,
     state: StateDir,
     for_udev: bool,
     /// NICs that udev has not named, and since when.
@@ -42,6 +44,7 @@ impl Kernel {
         Ok(Self {
             requests: Socket::requests()?,
             events: Socket::events(GROUP_LINK | GROUP_ADDRESSES)?,
+            packets: None,
             state,
             for_udev,
             fresh: BTreeMap::new(),
@@ -122,6 +125,7 @@ impl Kernel {
             | Action::Save(_)
             | Action::Flush { .. }
             | Action::Restore { .. }
+            | Action::Count { .. }
             | Action::Announce { .. } => Vec::new(),
         };
         // The kernel has told of its changes before it acknowledged the request; not every option's change is told of.
@@ -179,6 +183,9 @@ impl Kernel {
             })),
             Action::Enslave { index, bond } => {
                 let (slave, bond_name) = (name(index), name(bond));
+                // The kernel sets a slave up before it is one (`bond_enslave()`), and meanwhile takes what arrives on it as on any
+                // NIC: a second time. Strict, it drops what its routes do not lead back to. A guest without IPv4 has no such file.
+                drop(fs::write(format!("/proc/sys/net/ipv4/conf/{slave}/rp_filter"), "1"));
                 let enslaved = self
                     .requests
                     .flush(*index)
@@ -215,6 +222,15 @@ impl Kernel {
             Action::SetAllActive { bond, on } => self.requests.set_all_active(*bond, *on).map_err(because(|| {
                 format!("cannot set all_slaves_active={} of {}", u8::from(*on), name(bond))
             })),
+            Action::Count { slave } => {
+                let received = self.requests.received(*slave);
+                let received = received.map_err(because(|| format!("cannot count what {} receives", name(slave))))?;
+                match received {
+                    Some(packets) => view.received.insert(*slave, packets),
+                    None => view.received.remove(slave),
+                };
+                Ok(())
+            }
             Action::Announce { bond } => self
                 .announce(view, *bond)
                 .map_err(because(|| format!("cannot announce the addresses of {}", name(bond)))),
@@ -309,16 +325,24 @@ impl Kernel {
             .filter(|l| l.up)
             .filter_map(|l| l.mac.map(|mac| (l, mac)))
             .collect();
-        let packets = sys::packets()?;
+        let packets = match self.packets.take() {
+            Some(socket) => self.packets.insert(socket),
+            None => self.packets.insert(hybond_announce::open()?),
+        };
         for (link, mac) in from {
             let router = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{}/forwarding", link.name))
                 .is_ok_and(|text| text.trim() == "1");
             let addresses = self.requests.addresses(link.index)?;
-            for address in &addresses {
-                sys::send_frame(&packets, link.index, &announce::frame(mac, address, router))?;
+            for (family, octets) in &addresses {
+                let frame = match octets {
+                    [a, b, c, d, ..] if *family == INET => frames::ipv4(mac, [*a, *b, *c, *d]),
+                    octets => frames::ipv6(mac, octets, router),
+                };
+                hybond_announce::send(packets, link.index, &frame)?;
             }
+            // Such as the port of a bridge.
             if addresses.is_empty() {
-                sys::send_frame(&packets, link.index, &announce::bare(mac))?;
+                hybond_announce::send(packets, link.index, &frames::rarp(mac))?;
             }
         }
         Ok(())

@@ -11,7 +11,6 @@
 #[macro_use]
 mod log;
 mod agent;
-mod announce;
 mod announcer;
 mod cli;
 mod kernel;
@@ -29,7 +28,6 @@ mod scripts;
 mod scripts_pairs;
 mod state;
 mod switch;
-mod sys;
 mod takeover;
 
 use cli::Command;

@@ -69,6 +69,8 @@ pub struct Link {
 pub struct View {
     /// By index.
     pub links: BTreeMap<u32, Link>,
+    /// Packets that a link had received when they were counted last.
+    pub received: BTreeMap<u32, u64>,
     /// Takeovers begun and not ended.
     pub saved: BTreeMap<Mac, Saved>,
     /// Slaves that have got an IPv4 address: a manager that has not heard of the bond configures them.
@@ -195,6 +197,11 @@ pub enum Action {
     Delete {
         /// The bond.
         index: u32,
+    },
+    /// Count what a slave has received.
+    Count {
+        /// The slave.
+        slave: u32,
     },
     /// Make a bond that is there do as the agent's own: look at carriers, and never switch back by itself.
     Adjust {

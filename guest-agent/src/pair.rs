@@ -103,11 +103,11 @@ impl Pair {
         }
     }
 
-    /// Some links were announced by the kernel; if the active slave is among them, so is the bond.
+    /// Some links were announced by the kernel; if the active slave is among them, so is the bond, as often: QEMU repeats itself.
     pub fn slave_announced(&mut self, view: &View, links: &BTreeSet<u32>, now: u64) {
         let active = view.bond(self.mac).and_then(|(_, options)| options.active);
         if active.is_some_and(|index| links.contains(&index)) {
-            self.announcer.begin(now);
+            self.announcer.once(now);
         }
     }
 
@@ -199,6 +199,7 @@ impl Pair {
             options,
             standby,
             primary: primary.filter(|p| p.master == Some(bond)),
+            received: &view.received,
         };
         let slaves = [Some(seen.standby), seen.primary];
         if let Some(slave) = slaves.into_iter().flatten().find(|s| view.addressed.contains(&s.index)) {
@@ -206,11 +207,12 @@ impl Pair {
         }
         self.watch(&seen, now);
         self.answer_announced(&seen, out);
-        if self.announcer.due(now) {
-            return Some(Action::Announce { bond });
-        }
+        // First: until it is over, packets arrive twice.
         if let Some(action) = self.run_switch(&seen, now, out) {
             return Some(action);
+        }
+        if self.announcer.due(now) {
+            return Some(Action::Announce { bond });
         }
         if !options.all_active {
             self.closing = Retry::default();
@@ -288,6 +290,11 @@ impl Pair {
                 }
                 self.announcer.done(result, now);
             }
+            Action::Count { .. } => {
+                if let Some(switch) = &mut self.switch {
+                    switch.done(result, now);
+                }
+            }
             Action::SetActive { .. } | Action::SetAllActive { .. } => {
                 if let Some(switch) = &mut self.switch {
                     switch.done(result, now);
@@ -359,6 +366,7 @@ impl Pair {
             primary: view
                 .primary(self.mac, Some(bond.index))
                 .filter(|p| p.master == Some(bond.index)),
+            received: &view.received,
         });
         let state = state(self.mac, seen.as_ref(), Some(standby.up && standby.carrier));
         if !always && (self.switch.is_some() || self.sent.as_ref() == Some(&state)) {

@@ -90,8 +90,12 @@ impl StateDir {
         Some(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
-    /// Keeps what a hello named.
+    /// Keeps what a hello named. Most name what the last one did: what is kept already is not written again, as the hello of a
+    /// guest's new host comes when its traffic is waited for.
     pub fn keep_host(&self, pairs: &[Mac]) -> io::Result<()> {
+        if self.host().is_some_and(|kept| kept == pairs) {
+            return Ok(());
+        }
         let text: String = pairs.iter().map(|mac| format!("{mac}\n")).collect();
         let new = self.0.join("host.new");
         fs::write(&new, text)?;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Begin ── SetAllActive(on) ──▶ Opened ── SetActive(target) ──▶ Switched ── overlap ──▶ Closing ── SetAllActive(off) ─▶ end
-//!    │ (no overlap asked for) ───────────────▲                      │ target lost its carrier     ▲
+//!    │ (no overlap asked for) ───────────────▲                      │ ├─ target is seen to receive ▲
+//!    │                                                              │ target lost its carrier     ▲
 //!    │                                                              └── Err ──────────────────────┤
 //!    └── target not there, or without carrier: Err, nothing touched       any step failed: Err ───┘
 //! ```
@@ -17,15 +18,21 @@
 //! * Learning. At the change of the active slave the kernel announces (`num_grat_arp`, `num_unsol_na`) from the new slave;
 //!   the agent does so again over the overlap, as an announcement is a datagram like any other.
 //! * Duplicates. A card that delivers to both functions, and every flooded broadcast, arrives twice while the gate is
-//!   open. That is why it is closed again, and why the overlap is the host's to choose.
+//!   open. That is why it is closed again, why the overlap is the host's to choose, and why it ends before its time once the
+//!   target is seen to receive ([`PROOF`]): then the network sends to the new path, and what is on the old one is on its last
+//!   milliseconds. A driver that counts late, and a guest to which nothing is sent, have the whole overlap.
 //!
 //! A primary that loses its carrier is left by the kernel itself (miimon); the agent then only announces.
 
 use crate::model::{Action, Bond, Link};
 use hybond_wire::agent::Path;
+use std::collections::BTreeMap;
 
 /// The longest overlap that a host may ask for, in milliseconds.
 pub const OVERLAP_MAX: u32 = 10_000;
+/// Milliseconds between two looks at what the target has received. What was sent to the old path before the network knew of the
+/// switch arrives within that.
+const PROOF: u64 = 50;
 /// Requests that wait for one switch. A host asks again only after its own time-out.
 const WAITING_MAX: usize = 8;
 
@@ -40,6 +47,8 @@ pub struct Seen<'a> {
     pub standby: &'a Link,
     /// The primary, where it is a slave.
     pub primary: Option<&'a Link>,
+    /// What links had received when they were counted last.
+    pub received: &'a BTreeMap<u32, u64>,
 }
 
 impl Seen<'_> {
@@ -57,9 +66,20 @@ impl Seen<'_> {
 enum Stage {
     Begin,
     Opened,
-    Switched { until: u64 },
+    Switched { until: u64, proof: Option<Proof> },
     Closing(Result<(), String>),
     Closed(Result<(), String>),
+}
+
+/// Whether the target receives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Proof {
+    /// When it is counted next.
+    at: u64,
+    /// It has just been counted.
+    counted: bool,
+    /// What it had received at first.
+    first: Option<u64>,
 }
 
 /// A switch under way.
@@ -107,7 +127,7 @@ impl Switch {
     /// The next step at that time.
     pub fn next(&mut self, seen: &Seen<'_>, now: u64) -> Next {
         loop {
-            match &self.stage {
+            match &mut self.stage {
                 Stage::Begin => {
                     let target = match self.target(seen) {
                         Ok(Some(target)) => target,
@@ -115,7 +135,10 @@ impl Switch {
                         Err(reason) => return Next::Finished(Err(reason)),
                     };
                     if seen.options.active == Some(target) {
-                        self.stage = Stage::Switched { until: now };
+                        self.stage = Stage::Switched {
+                            until: now,
+                            proof: None,
+                        };
                         continue;
                     }
                     if self.overlap > 0 {
@@ -136,16 +159,31 @@ impl Switch {
                     Ok(None) => self.stage = Stage::Closing(Ok(())),
                     Err(reason) => self.stage = Stage::Closing(Err(reason)),
                 },
-                Stage::Switched { until } => {
+                Stage::Switched { until, proof } => {
+                    let until = *until;
                     if seen.bond.up && seen.active() != self.to {
                         self.stage = Stage::Closing(Err(format!(
                             "{} took the traffic and left it again within the overlap: look at its carrier",
                             seen.bond.name
                         )));
-                    } else if now < *until {
-                        return Next::Wait(*until);
-                    } else {
+                    } else if now >= until {
                         self.stage = Stage::Closing(Ok(()));
+                    } else {
+                        let slave = seen.options.active.filter(|_| seen.bond.up);
+                        let (Some(slave), Some(proof)) = (slave, proof) else {
+                            return Next::Wait(until);
+                        };
+                        let received = seen.received.get(&slave).copied().filter(|_| proof.counted);
+                        proof.counted = false;
+                        if received.zip(proof.first).is_some_and(|(now, first)| now > first) {
+                            self.stage = Stage::Closing(Ok(()));
+                            continue;
+                        }
+                        proof.first = proof.first.or(received);
+                        if now >= proof.at {
+                            return Next::Do(Action::Count { slave });
+                        }
+                        return Next::Wait(proof.at.min(until));
                     }
                 }
                 Stage::Closing(_) if seen.options.all_active => {
@@ -165,7 +203,22 @@ impl Switch {
             (Stage::Begin, Ok(())) => Stage::Opened,
             (Stage::Opened, Ok(())) => Stage::Switched {
                 until: now + self.overlap,
+                proof: Some(Proof {
+                    at: now,
+                    counted: false,
+                    first: None,
+                }),
             },
+            (Stage::Switched { until, proof }, Ok(())) => Stage::Switched {
+                until,
+                proof: proof.map(|proof| Proof {
+                    at: now + PROOF,
+                    counted: true,
+                    ..proof
+                }),
+            },
+            // What cannot be counted is waited for.
+            (Stage::Switched { until, .. }, Err(_)) => Stage::Switched { until, proof: None },
             (Stage::Begin | Stage::Opened, Err(reason)) => Stage::Closing(Err(reason)),
             // The traffic flows; the gate is closed by the agent's own tidying, later.
             (Stage::Closing(outcome), _) => Stage::Closed(outcome),

@@ -27,6 +27,7 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_STATS64: u16 = 23;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_EVENT: u16 = 44;
 const IFLA_PERM_ADDRESS: u16 = 54;
@@ -43,7 +44,7 @@ const IFLA_BOND_NUM_PEER_NOTIF: u16 = 16;
 const IFLA_BOND_ALL_SLAVES_ACTIVE: u16 = 17;
 const IFLA_BOND_SLAVE_MII_STATUS: u16 = 2;
 const IFLA_EVENT_NOTIFY_PEERS: u32 = 4;
-/// `RTEXT_FILTER_SKIP_STATS`: a third of the answer, and nobody looks at it.
+/// `RTEXT_FILTER_SKIP_STATS`: a third of the answer, and of use only where packets are counted.
 const SKIP_STATS: u32 = 8;
 /// Milliseconds between the bond's looks at the carrier.
 const MIIMON: u32 = 100;
@@ -152,6 +153,25 @@ impl Socket {
             }
             Ok(())
         })
+    }
+
+    /// How many packets a link has received; `None` where the kernel does not say.
+    pub fn received(&mut self, index: u32) -> Result<Option<u64>, Errno> {
+        let mut received = None;
+        self.query(
+            &Message::new(RTM_GETLINK, 0, &fixed(index, 0, 0)),
+            false,
+            |kind, payload| {
+                if kind == RTM_NEWLINK {
+                    // `rx_packets` is the first of `struct rtnl_link_stats64`.
+                    let counters = payload.get(16..).and_then(|all| attribute(all, IFLA_STATS64));
+                    let first = counters.and_then(|counters| counters.first_chunk::<8>());
+                    received = first.map(|octets| u64::from_ne_bytes(*octets));
+                }
+                Ok(())
+            },
+        )?;
+        Ok(received)
     }
 
     /// Sets a link up or down.

@@ -190,6 +190,10 @@ impl Adapters {
                     .set_standby_up(&mac.standby_name(), true)
                     .await
                     .map_err(failure)?;
+                // What is sent to a guest that is about to run here need not be lost on the host that it has left.
+                if let Err(error) = self.netlink.announce_standby(&mac.standby_name(), mac).await {
+                    debug!(pair = %mac, error = chain(&error), "the standby is up and not announced");
+                }
                 self.standby(mac).await
             }
             Action::LowerStandby(mac) => {
@@ -565,12 +569,12 @@ impl Adapters {
     }
 
     async fn announce(&self, links: &GuestLinks) -> Result<Outcome, Failure> {
-        let qmp = links
-            .qmp
-            .as_ref()
-            .ok_or_else(|| because("QEMU's monitor is not connected"))?;
-        qmp.announce_self().await.map_err(failure)?;
-        Ok(Outcome::Done)
+        let mut errors = Vec::new();
+        for pair in &links.pairs {
+            let announced = self.netlink.announce_standby(&pair.mac.standby_name(), pair.mac).await;
+            errors.extend(announced.err().map(|error| chain(&error)));
+        }
+        all_well(errors)
     }
 
     async fn repair_xml(&self, links: &GuestLinks, sources: Vec<(Mac, IfName)>) -> Result<Outcome, Failure> {

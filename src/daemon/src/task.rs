@@ -57,11 +57,19 @@ type Finding = Pin<Box<dyn Future<Output = Option<Inside>> + Send>>;
 /// after the first look would make it look again: with a thousand guests that is most of a daemon's start.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 
+/// From the moment in which a guest that has arrived goes on until its agent is greeted, and its VF plugged upon that. Its traffic
+/// has waited while it stood still, and has these moments for itself: QEMU holds its main lock through two resets of a function
+/// (100 ms each, `pcie_flr()`) while it plugs a VF, and a CPU of the guest that touches an emulated register then stands still
+/// once more. Apart, they are two short silences instead of a long one.
+const FIRST_MOMENTS: Duration = Duration::from_millis(500);
+
 struct Task {
     shared: Arc<Shared>,
     guest: Guest,
     link: QmpLink,
     agent: Option<GuestHandle>,
+    /// The agent's link has not heard yet that the guest runs.
+    agent_asleep: bool,
     /// The agent's port, as QEMU's events name it.
     agent_port: Option<String>,
     /// Where the NICs are in the guest.
@@ -100,6 +108,7 @@ pub async fn run(
             guest,
             link,
             agent: None,
+            agent_asleep: false,
             agent_port: None,
             slots: Vec::new(),
             waiters: HashMap::new(),
@@ -166,8 +175,9 @@ impl Task {
                         let macs = self.guest.record().spec.pairs.iter().map(|pair| pair.mac).collect();
                         // Of a port without a name QEMU's events say nothing that could be understood.
                         let pace = alias.as_ref().map_or_else(Pace::default, |_| Pace::told());
-                        let (handle, events) = GuestLink::spawn_at(path, macs, pace);
+                        let (handle, events) = GuestLink::spawn_asleep(path, macs, pace);
                         self.agent = Some(handle);
+                        self.agent_asleep = true;
                         self.agent_port = alias;
                         reports = events;
                     }
@@ -183,6 +193,12 @@ impl Task {
                 // Nobody waits for its outcome any more.
                 in_flight = None;
                 self.recorder.finish("drain-source", Some("given up".to_owned()));
+            }
+            if self.agent_asleep && self.guest.is_running() {
+                let record = self.guest.record();
+                let comes = record.arrived || matches!(record.stage, Stage::Incoming { .. });
+                let pause = if comes { FIRST_MOMENTS } else { Duration::ZERO };
+                self.agent_asleep = self.agent.as_ref().is_some_and(|agent| !agent.awake(pause));
             }
             self.settle();
         }
@@ -469,8 +485,9 @@ impl Task {
                     .or(vf.as_ref())
                     .map(|text| format!(" ({text})"))
                     .unwrap_or_default();
-                if matches!(action, Action::TuneStandby { .. }) {
-                    // As often as the guest likes.
+                if matches!(action, Action::TuneStandby { .. } | Action::RaiseStandby(_)) {
+                    // The one as often as the guest likes, the other while a guest stands still and waits for this host. Both
+                    // are in its timeline.
                     debug!(phase, pair, ms, "{name}: {phase} done in {ms} ms");
                     self.recorder.finish(phase, None);
                     let now = self.now();
@@ -748,6 +765,21 @@ fn request_kind(request: &Request) -> &'static str {
     }
 }
 
+/// Before the guest runs, if it comes by migration. A virtio guest is asked by QEMU to announce itself, five times, and has
+/// better to do in its first moments; each time its CPU reads a register for that, which waits for QEMU's main lock. The MACs of
+/// pairs are announced from their standbys instead. Other NICs are QEMU's to announce.
+async fn spare_the_guest(shared: &Shared, qmp: &Qmp, xml: &str) {
+    let rounds = match hybond_domxml::has_only_pairs(xml) {
+        Ok(true) => 0,
+        // An emulated primary that is plugged soon would be announced with the rest.
+        _ if shared.adapters.way == PlugWay::Emulated => 1,
+        _ => return,
+    };
+    if let Err(error) = qmp.announce_arrivals(rounds).await {
+        debug!(error = chain(&error), "QEMU announces the guest as often as it likes");
+    }
+}
+
 /// What the running domain's XML tells.
 struct Inside {
     /// The agent's channel. libvirt chooses its socket, with the domain's number in it.
@@ -760,12 +792,6 @@ struct Inside {
 async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId, qmp: Qmp) -> Option<Inside> {
     const PAUSE: Duration = Duration::from_millis(500);
     const TRIES: u32 = 120;
-    // Before the guest runs, if it comes by migration: an emulated primary that is plugged then would be announced with the rest.
-    if shared.adapters.way == PlugWay::Emulated {
-        if let Err(error) = qmp.announce_arrival_once().await {
-            debug!(error = chain(&error), "QEMU announces the guest as often as it likes");
-        }
-    }
     let mut connected = shared.adapters.libvirt.connected();
     for _ in 0..TRIES {
         match shared.adapters.libvirt.domain_xml(id, Scope::Live).await {
@@ -778,6 +804,7 @@ async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId, qmp: Q
                         );
                         Vec::new()
                     });
+                    spare_the_guest(&shared, &qmp, &xml).await;
                     return Some(Inside { agent, slots });
                 }
                 Ok(None) => debug!("the domain's XML has no path for the agent's channel yet"),

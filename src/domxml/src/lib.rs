@@ -40,7 +40,7 @@ pub use enable::enable;
 pub use error::{Fault, XmlError};
 pub use metadata::{PairChange, change_pairs, set_source_peer};
 pub use read::{AgentChannel, agent_channel, candidates, mentions_hybond, parse, qmp_path};
-pub use slots::{Slots, give_macs, slots};
+pub use slots::{Slots, give_macs, has_only_pairs, slots};
 pub use splice::set_sources;
 pub use virtualport::virtualport;
 

@@ -1,6 +1,6 @@
 //! Where in the guest the two NICs of a pair are.
 
-use crate::document::{child, children, devices, domain_document, interface};
+use crate::document::{child, children, devices, domain_document, interface, mac_of};
 use crate::enable::QEMU_NAMESPACE;
 use crate::error::XmlError;
 use crate::metadata::Metadata;
@@ -40,6 +40,17 @@ pub fn slots(xml: &str) -> Result<Vec<Slots>, XmlError> {
         })
     };
     metadata.pairs.iter().map(|pair| slots(pair.mac)).collect()
+}
+
+/// Whether the NICs of a domain are its pairs' and no others.
+///
+/// # Errors
+/// As [`slots`].
+pub fn has_only_pairs(xml: &str) -> Result<bool, XmlError> {
+    let document = domain_document(xml)?;
+    let pairs = Metadata::of_domain(&document)?.map_or(Vec::new(), |metadata| metadata.pairs);
+    let mut nics = children(devices(&document)?, "interface");
+    Ok(nics.all(|nic| mac_of(nic).is_some_and(|mac| pairs.iter().any(|pair| pair.mac == mac))))
 }
 
 /// From the root bus to a device of libvirt's.

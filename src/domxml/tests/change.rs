@@ -5,7 +5,8 @@ mod common;
 use common::{PLAIN, mac};
 use hybond_core::spec::{Flavor, PairSpec, Policy, StandbyKind};
 use hybond_domxml::{
-    PairChange, XmlError, change_pairs, disable, enable, give_macs, parse, set_source_peer, set_sources, slots,
+    PairChange, XmlError, change_pairs, disable, enable, give_macs, has_only_pairs, parse, set_source_peer,
+    set_sources, slots,
 };
 use proptest::prelude::*;
 
@@ -327,6 +328,18 @@ fn both_nics_of_each_pair_are_found_in_the_guest() {
         (None, Some("00:18.0/00.0"))
     );
     assert_eq!(slots(PLAIN).expect("readable"), []);
+}
+
+#[test]
+fn a_domain_with_a_nic_beside_its_pairs_is_told_from_one_without() {
+    // Its third NIC is on a bridge.
+    let enabled = enable(PLAIN, &[pair(1), pair(2)]).expect("possible");
+    assert!(!has_only_pairs(&enabled).expect("readable"));
+    let start = enabled.find("<interface type='bridge'>").expect("there");
+    let end = start + enabled[start..].find("</interface>").expect("there") + "</interface>".len();
+    let without = format!("{}{}", &enabled[..start], &enabled[end..]);
+    assert!(has_only_pairs(&without).expect("readable"));
+    assert!(!has_only_pairs(PLAIN).expect("readable"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 const NEVER: Duration = Duration::from_secs(3600);
 const PACE: Pace = Pace {
     first: NEVER,
+    greet: NEVER,
     longest: NEVER,
     keepalive: NEVER,
     answer: NEVER,

@@ -112,7 +112,9 @@ impl Domain {
             )
         });
         // qemu64 without svm runs in the nested KVM of an emulated AMD processor. tsc=unstable: under TCG the clocks of
-        // two hosts differ by more than the guest's watchdog tolerates after a migration.
+        // two hosts differ by more than the guest's watchdog tolerates after a migration. No HPET, as management
+        // tools have it: a guest may leave its timer on and masked, and QEMU serves that 250 times a second, which takes a
+        // sixth of an emulated host.
         format!(
             "<domain type='{virt}'>
   <name>{name}</name>
@@ -133,6 +135,9 @@ impl Domain {
     <model fallback='forbid'>qemu64</model>
     <feature policy='disable' name='svm'/>
   </cpu>
+  <clock offset='utc'>
+    <timer name='hpet' present='no'/>
+  </clock>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>{on_reboot}</on_reboot>
   <on_crash>destroy</on_crash>

@@ -236,6 +236,15 @@ impl Port {
     /// If none comes.
     #[must_use]
     pub fn receive(&self) -> u8 {
+        self.receive_of(ETHERTYPE)[14]
+    }
+
+    /// The next frame of a type.
+    ///
+    /// # Panics
+    /// If none comes.
+    #[must_use]
+    pub fn receive_of(&self, ethertype: [u8; 2]) -> Vec<u8> {
         let until = Instant::now() + SOON;
         loop {
             let left = until.saturating_duration_since(Instant::now()).as_millis();
@@ -245,8 +254,8 @@ impl Port {
             let mut bytes = [0; 2048];
             let length = (&self.0).read(&mut bytes).expect("a frame");
             let frame = bytes.get(HEADER..length).unwrap_or_default();
-            if frame.len() > 14 && frame[12..14] == ETHERTYPE {
-                return frame[14];
+            if frame.len() > 14 && frame[12..14] == ethertype {
+                return frame.to_vec();
             }
         }
     }

@@ -46,6 +46,32 @@ fn frames_pass_in_both_directions_only_while_the_standby_is_up() {
 }
 
 #[test]
+fn a_guest_is_announced_from_its_standby_without_its_help() {
+    on_a_host(|host| async move {
+        host.ip("link add br0 type bridge");
+        let wire = Port::tap(host.netlink.make_tap(&name("nic0"), &name("br0")).await.expect("a tap"));
+        host.ip("link set nic0 nomaster");
+        let spec = StandbySpec {
+            lower: name("nic0"),
+            ..standby()
+        };
+        host.netlink.make_standby(&spec).await.expect("made");
+        let down = host.netlink.announce_standby(&spec.name, mac()).await;
+        let said = down.expect_err("a standby that is down sends nothing").to_string();
+        assert_eq!(said, "cannot announce 52:54:00:aa:00:01 from hb525400aa0001");
+
+        host.netlink.set_standby_up(&spec.name, true).await.expect("up");
+        host.netlink
+            .announce_standby(&spec.name, mac())
+            .await
+            .expect("announced");
+        let frame = wire.receive_of([0x80, 0x35]);
+        assert_eq!(frame[..6], [0xff; 6]);
+        assert_eq!(frame[6..12], mac().octets(), "switches learn from the sender");
+    });
+}
+
+#[test]
 fn two_standbys_of_one_pf_reach_each_other() {
     on_a_host(|host| async move {
         let mut guests = Vec::new();

@@ -107,7 +107,10 @@ async fn a_descriptor_arrives_and_carries_frames() {
     qmp.device_add(nic, LONG).await.expect("device_add");
     // A guest that does not run sends nothing; what it runs is its firmware, looking for a disk.
     qmp.command("cont", Value::Null, None, LONG).await.expect("cont");
-    qmp.announce_self().await.expect("announce-self");
+    let announcement = json!({"initial": 50, "max": 50, "rounds": 1, "step": 0});
+    qmp.command("announce-self", announcement, None, LONG)
+        .await
+        .expect("announce-self");
 
     // Each frame comes after its length in four bytes. RARP: to all, from the NIC's MAC, type 8035.
     ours.set_read_timeout(Some(LONG)).expect("timeout");

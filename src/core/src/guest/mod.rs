@@ -266,6 +266,12 @@ impl Guest {
         now.or(self.unrepaired.as_ref()).map(String::as_str)
     }
 
+    /// Its CPUs run, as QEMU said last.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.seen.running()
+    }
+
     /// It runs here, and every pair is as its policy would have it, or it is known why not.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -6,7 +6,7 @@ use hybond_core::ids::Mac;
 use hybond_wire::agent::{PairState, ToAgent};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 /// Requests that wait for their turn.
 pub(crate) const QUEUE: usize = 32;
@@ -53,6 +53,7 @@ pub(crate) enum Order {
         mac: Mac,
         reply: oneshot::Sender<Result<PairState, Failure>>,
     },
+    Awake(Instant),
     Hello,
     Closed,
     Check,
@@ -89,6 +90,16 @@ impl GuestHandle {
     /// As [`Self::failover`].
     pub async fn announce(&self, mac: Mac, timeout: Duration) -> Result<PairState, GuestError> {
         self.ask(Action::Announce, mac, timeout).await
+    }
+
+    /// The guest's CPUs run: a hello that has waited for that is said after this pause. `false`: not yet taken, as too much
+    /// waits; try again.
+    #[must_use]
+    pub fn awake(&self, pause: Duration) -> bool {
+        !matches!(
+            self.orders.try_send(Order::Awake(Instant::now() + pause)),
+            Err(mpsc::error::TrySendError::Full(_))
+        )
     }
 
     /// Says hello now instead of when its turn comes, for example when QEMU reports that the guest has opened the port.

@@ -18,8 +18,10 @@ const EVENTS: usize = 64;
 /// How often hello is said, and a lost channel opened again.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// First pause between two attempts; it doubles.
+    /// First pause between two attempts to open the channel; it doubles. Hellos are never closer than this.
     pub first: Duration,
+    /// First pause between two hellos that are not answered; it doubles.
+    pub greet: Duration,
     /// Longest pause between two attempts.
     pub longest: Duration,
     /// Pause between two hellos to an agent that answers.
@@ -36,6 +38,8 @@ impl Pace {
     #[must_use]
     pub fn told() -> Self {
         Self {
+            // An agent that is slow to answer, as in a guest that has just arrived, has this one more to answer.
+            greet: Duration::from_secs(3),
             longest: Duration::from_secs(60),
             keepalive: Duration::from_secs(3600),
             ..Self::default()
@@ -47,6 +51,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             first: Duration::from_millis(250),
+            greet: Duration::from_millis(250),
             longest: Duration::from_secs(5),
             keepalive: Duration::from_secs(10),
             answer: Duration::from_secs(3),
@@ -59,6 +64,9 @@ impl Default for Pace {
 pub struct GuestLink {
     pub(crate) pairs: Vec<Mac>,
     pub(crate) pace: Pace,
+    /// From when on hellos are said; `None` until the guest's CPUs have run. Before that nobody reads a hello, and those that
+    /// are repeated meanwhile would all be answered in the guest's first moments, in which its traffic is waited for.
+    pub(crate) greet_from: Option<Instant>,
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) outbox: Outbox,
     pub(crate) agent: watch::Sender<Option<Agent>>,
@@ -75,12 +83,29 @@ impl GuestLink {
     /// As [`Self::spawn`], at another pace.
     #[must_use]
     pub fn spawn_at(path: PathBuf, pairs: Vec<Mac>, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+        Self::begin(path, pairs, pace, Some(Instant::now()))
+    }
+
+    /// As [`Self::spawn_at`] where the guest's CPUs do not run yet: the channel is opened, and the hello waits for
+    /// [`GuestHandle::awake`].
+    #[must_use]
+    pub fn spawn_asleep(path: PathBuf, pairs: Vec<Mac>, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+        Self::begin(path, pairs, pace, None)
+    }
+
+    fn begin(
+        path: PathBuf,
+        pairs: Vec<Mac>,
+        pace: Pace,
+        greet_from: Option<Instant>,
+    ) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
         let (order_sender, orders) = mpsc::channel(QUEUE);
         let (agent_sender, agent) = watch::channel(None);
         let (event_sender, events) = mpsc::channel(EVENTS);
         let link = Self {
             pairs,
             pace,
+            greet_from,
             orders,
             outbox: Outbox::new(event_sender),
             agent: agent_sender,
@@ -127,6 +152,7 @@ impl GuestLink {
                             debug!("a request is no longer waited for");
                         }
                     }
+                    Some(Order::Awake(from)) => self.greet_from = Some(from),
                     Some(Order::Hello | Order::Closed | Order::Check) => {}
                     None => return false,
                 },

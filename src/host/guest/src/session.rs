@@ -54,6 +54,8 @@ pub(crate) struct Session<'a> {
     started: bool,
     pause: Duration,
     unanswered: u32,
+    /// A hello is on its way to whoever has the port open: nothing has said since that it was closed.
+    greeting: bool,
     complained: bool,
 }
 
@@ -72,8 +74,9 @@ impl<'a> Session<'a> {
             hello_at: now,
             said_hello: None,
             started: false,
-            pause: link.pace.first,
+            pause: link.pace.greet,
             unanswered: 0,
+            greeting: false,
             complained: false,
             link,
             stream,
@@ -93,6 +96,7 @@ impl<'a> Session<'a> {
     async fn turn(&mut self) -> io::Result<bool> {
         self.flush()?;
         let throttled = self.budget.wait(Instant::now());
+        let hello_at = self.link.greet_from.map(|from| from.max(self.hello_at));
         tokio::select! {
             readable = self.stream.readable(), if throttled.is_none() => {
                 readable?;
@@ -104,14 +108,15 @@ impl<'a> Session<'a> {
             writable = self.stream.writable(), if !self.out.is_empty() => writable?,
             order = self.link.orders.recv() => match order {
                 Some(Order::Ask { action, mac, reply }) => self.ask(action, mac, reply),
-                Some(Order::Hello) => self.hello_soon(),
+                Some(Order::Awake(from)) => self.link.greet_from = Some(from),
+                Some(Order::Hello) => self.opened(),
                 Some(Order::Closed) => self.gone(),
                 // In its turn: an agent at work is left alone.
                 Some(Order::Check) => self.hello_at = Instant::now(),
                 None => return Ok(false),
             },
             listened = self.link.outbox.drain() => return Ok(listened),
-            () = time::sleep_until(self.hello_at) => self.hello(),
+            () = time::sleep_until(hello_at.unwrap_or(self.hello_at)), if hello_at.is_some() => self.hello(),
         }
         Ok(true)
     }
@@ -159,6 +164,14 @@ impl<'a> Session<'a> {
         id
     }
 
+    /// The port is open, as QEMU says. It says so of a guest that has just arrived, too, and a hello that was said before waits
+    /// in the socket until somebody reads it: one is enough.
+    fn opened(&mut self) {
+        if !self.greeting {
+            self.hello_soon();
+        }
+    }
+
     /// As soon as may be: a guest that says hello all day is not answered every time.
     fn hello_soon(&mut self) {
         let earliest = self
@@ -196,6 +209,7 @@ impl<'a> Session<'a> {
             );
         }
         self.said_hello = Some(Instant::now());
+        self.greeting = true;
         self.unanswered = self.unanswered.saturating_add(1);
         let wait = if present { self.link.pace.answer } else { self.pause };
         self.hello_at = Instant::now() + wait;
@@ -207,11 +221,12 @@ impl<'a> Session<'a> {
         if self.link.agent.send_replace(None).is_some() {
             self.link.outbox.gone();
         }
+        self.greeting = false;
         // Who waits for an answer is told that there is none.
         self.asked.clear();
         self.known.clear();
         self.present_id = self.link.next_id;
-        self.pause = self.link.pace.first;
+        self.pause = self.link.pace.greet;
         self.hello_at = Instant::now() + self.pause;
     }
 
@@ -311,6 +326,7 @@ impl<'a> Session<'a> {
         }
         let asked = (self.present_id..self.link.next_id).contains(&id);
         self.unanswered = 0;
+        self.greeting = false;
         if asked {
             self.hello_at = Instant::now() + self.link.pace.keepalive;
         } else {

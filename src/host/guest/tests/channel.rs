@@ -205,6 +205,31 @@ async fn an_agent_whose_port_is_watched_is_left_alone_and_gone_once_it_is_closed
 }
 
 #[tokio::test]
+async fn a_guest_whose_cpus_have_not_run_yet_is_greeted_once_they_do_and_once() {
+    let guest = Guest::new();
+    let (host, mut events) = guest.host_of_arriving(Pace {
+        keepalive: LONG,
+        ..BRIEF
+    });
+    let mut port = guest.accept().await;
+    // What QEMU tells of its port as it takes the guest's state over.
+    host.hello();
+    let meanwhile = timeout(BRIEF.longest * 5, port.lines.next_line()).await;
+    assert!(meanwhile.is_err(), "{meanwhile:?}");
+
+    assert!(host.awake(BRIEF.first));
+    let ToAgent::Hello { id, .. } = port.read().await else {
+        panic!("no hello")
+    };
+    // And tells again once they run.
+    host.hello();
+    port.answer_hello(id, vec![state(1, Path::Standby)]).await;
+    assert_eq!(next(&mut events).await, hello(vec![state(1, Path::Standby)]));
+    let meanwhile = timeout(BRIEF.longest * 5, port.lines.next_line()).await;
+    assert!(meanwhile.is_err(), "{meanwhile:?}");
+}
+
+#[tokio::test]
 async fn an_answer_that_arrives_after_its_agent_has_gone_is_not_taken_for_the_next_agents() {
     let guest = Guest::new();
     let (host, mut events) = guest.host(Pace {

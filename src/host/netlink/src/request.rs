@@ -10,6 +10,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, LinkGetRequest, LinkUnspec};
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,9 @@ pub struct Netlink {
     /// Held while standbys and their VLAN sub-interfaces come and go: a sub-interface may be shared, and must not be
     /// removed by one caller between another's look and its use of it.
     pub(crate) shared_lowers: Arc<tokio::sync::Mutex<()>>,
+    /// Sends announcements, or why there are none. Open for good: closing it waits for every CPU (`synchronize_net()` in
+    /// `packet_release()`), and a guest's traffic would wait for that.
+    pub(crate) frames: Arc<nix::Result<OwnedFd>>,
 }
 
 struct Connection {
@@ -62,6 +66,7 @@ impl Netlink {
         Ok(Self {
             connection: Arc::new(Mutex::new(Some(Connection::open()?))),
             shared_lowers: Arc::default(),
+            frames: Arc::new(hybond_announce::open()),
         })
     }
 

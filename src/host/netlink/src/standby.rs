@@ -319,6 +319,23 @@ impl Netlink {
         })
     }
 
+    /// Tells the network that a guest's MAC is behind this standby, on the guest's behalf: switches learn it, and bring what is
+    /// sent to the guest here, where it waits in the macvtap until the guest takes it.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`]; [`Error::Kernel`] where it is down, or this process may not send frames.
+    pub async fn announce_standby(&self, name: &IfName, mac: Mac) -> Result<()> {
+        let link = self.required(name).await?;
+        let frame = hybond_announce::frames::rarp(mac);
+        let socket = self.frames.as_ref().as_ref().map_err(|errno| *errno);
+        // Queued, and nothing waited for.
+        let sent = socket.and_then(|socket| hybond_announce::send(socket, link.index, &frame));
+        sent.map_err(|errno| Error::Kernel {
+            doing: format!("announce {mac} from {name}"),
+            source: errno.into(),
+        })
+    }
+
     /// The device that is there for this standby alone.
     async fn set_lower_up(&self, link: &Link, up: bool) -> Result<()> {
         let Some(index) = link.lower else { return Ok(()) };

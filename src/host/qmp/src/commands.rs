@@ -111,42 +111,13 @@ impl Qmp {
         self.execute(&qmp::migrate_cancel {}, QUICK).await.map(drop)
     }
 
-    /// Has QEMU announce every NIC it knows (RARP), five times within about a second and a half.
+    /// How often QEMU announces a guest that has come by migration, of its own accord and with every NIC that it knows, once it
+    /// runs. Five times in 850 ms where nothing is said; 0: never.
     ///
     /// # Errors
     /// As [`Qmp::command`].
-    pub async fn announce_self(&self) -> Result<(), QmpError> {
-        self.announce(5).await
-    }
-
-    /// Ends the announcement that [`Qmp::announce_self`] has begun, if it goes on.
-    ///
-    /// # Errors
-    /// As [`Qmp::command`].
-    pub async fn end_announcement(&self) -> Result<(), QmpError> {
-        // QEMU deletes the timer instead of starting it (`qemu_announce_self()` in net/announce.c).
-        self.announce(0).await
-    }
-
-    async fn announce(&self, rounds: i64) -> Result<(), QmpError> {
-        // QEMU's own defaults for the announcement after a migration (`migrate_announce_params()`).
-        let command = qmp::announce_self(qmp::AnnounceParameters {
-            id: None,
-            interfaces: None,
-            initial: 50,
-            max: 550,
-            rounds,
-            step: 100,
-        });
-        self.execute(&command, QUICK).await.map(drop)
-    }
-
-    /// Of its own accord, QEMU announces a guest that has come by migration once, as it runs, instead of five times.
-    ///
-    /// # Errors
-    /// As [`Qmp::command`].
-    pub async fn announce_arrival_once(&self) -> Result<(), QmpError> {
-        let rounds = json!({ "announce-rounds": 1 });
+    pub async fn announce_arrivals(&self, rounds: u32) -> Result<(), QmpError> {
+        let rounds = json!({ "announce-rounds": rounds });
         self.command("migrate-set-parameters", rounds, None, QUICK)
             .await
             .map(drop)

@@ -46,8 +46,6 @@ pub async fn plug(qmp: &Qmp, mac: Mac, model: EmulatedModel, tap: BorrowedFd<'_>
         return Ok(Change::AlreadyThere);
     }
     let netdev = netdev(mac);
-    // QEMU announces all its NICs, this one, too: bridges would send the guest's frames to it before the guest listens there.
-    qmp.end_announcement().await.map_err(failed("announce-self", &id))?;
     // One that a failed removal left would hold the old tap.
     revoke(qmp, mac).await?;
     let fd = format!("{id}-fd");

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 pub const LONG: Duration = Duration::from_secs(20);
 pub const BRIEF: Pace = Pace {
     first: Duration::from_millis(20),
+    greet: Duration::from_millis(20),
     longest: Duration::from_millis(100),
     keepalive: Duration::from_millis(100),
     answer: Duration::from_millis(100),
@@ -55,6 +56,11 @@ impl Guest {
 
     pub fn host(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
         GuestLink::spawn_at(self.path(), vec![mac(1), mac(2)], pace)
+    }
+
+    /// Whose CPUs do not run yet.
+    pub fn host_of_arriving(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+        GuestLink::spawn_asleep(self.path(), vec![mac(1), mac(2)], pace)
     }
 
     pub async fn accept(&self) -> Port {

@@ -1,8 +1,6 @@
-//! The frames that tell a network where an address is.
+//! The frames.
 
 use hybond_core::ids::Mac;
-
-use crate::nl::moved::{Address, INET};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// 33:33 and the last four octets of ff02::1.
@@ -21,35 +19,35 @@ fn ethernet(to: [u8; 6], from: Mac, kind: [u8; 2]) -> Vec<u8> {
     frame
 }
 
-/// The frame that announces one address of a link; `router` where the guest forwards IPv6.
-pub fn frame(mac: Mac, (family, octets): &Address, router: bool) -> Vec<u8> {
-    if *family == INET {
-        arp(mac, &octets[..4], 1, ETHERTYPE_ARP)
-    } else {
-        advertisement(mac, octets, router)
-    }
+/// Announces an IPv4 address: a gratuitous ARP request, in the form that the kernel sends, in which sender and target are the
+/// address.
+#[must_use]
+pub fn ipv4(mac: Mac, address: [u8; 4]) -> Vec<u8> {
+    arp(mac, address, 1, ETHERTYPE_ARP)
 }
 
-/// The frame for a link without addresses (a bridge's port): switches learn from it, hosts ignore it. As QEMU's own.
-pub fn bare(mac: Mac) -> Vec<u8> {
-    arp(mac, &[0; 4], 3, ETHERTYPE_RARP)
+/// Announces a MAC without an address: switches learn from it, hosts ignore it. As QEMU's own (RARP, RFC 903).
+#[must_use]
+pub fn rarp(mac: Mac) -> Vec<u8> {
+    arp(mac, [0; 4], 3, ETHERTYPE_RARP)
 }
 
-/// A gratuitous ARP request, in the form that the kernel sends: sender and target are the address.
-fn arp(mac: Mac, address: &[u8], operation: u8, kind: [u8; 2]) -> Vec<u8> {
+fn arp(mac: Mac, address: [u8; 4], operation: u8, kind: [u8; 2]) -> Vec<u8> {
     let mut frame = ethernet(BROADCAST, mac, kind);
     frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, operation]);
     frame.extend_from_slice(&mac.octets());
-    frame.extend_from_slice(address);
+    frame.extend_from_slice(&address);
     // An ARP target is not known; RARP asks for its own (RFC 903).
     frame.extend_from_slice(&if operation == 1 { [0; 6] } else { mac.octets() });
-    frame.extend_from_slice(address);
+    frame.extend_from_slice(&address);
     frame.resize(60, 0);
     frame
 }
 
-/// An unsolicited neighbour advertisement to all nodes, overriding what they have (RFC 4861, 7.2.6).
-fn advertisement(mac: Mac, address: &[u8; 16], router: bool) -> Vec<u8> {
+/// Announces an IPv6 address: an unsolicited neighbour advertisement to all nodes, overriding what they have (RFC 4861, 7.2.6).
+/// `router`: whoever has it forwards IPv6.
+#[must_use]
+pub fn ipv6(mac: Mac, address: &[u8; 16], router: bool) -> Vec<u8> {
     let mut body = vec![136, 0, 0, 0, if router { 0xa0 } else { 0x20 }, 0, 0, 0];
     body.extend_from_slice(address);
     body.extend_from_slice(&[2, 1]);
@@ -88,9 +86,7 @@ mod tests {
 
     #[test]
     fn a_gratuitous_arp_asks_for_its_own_address() {
-        let mut address = [0u8; 16];
-        address[..4].copy_from_slice(&[10, 88, 0, 50]);
-        let frame = frame(mac(), &(INET, address), false);
+        let frame = ipv4(mac(), [10, 88, 0, 50]);
         assert_eq!(frame.len(), 60);
         assert_eq!(&frame[..6], &[0xff; 6]);
         assert_eq!(&frame[12..22], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
@@ -99,12 +95,21 @@ mod tests {
     }
 
     #[test]
+    fn a_rarp_asks_for_the_address_of_its_own_mac() {
+        let frame = rarp(mac());
+        assert_eq!(frame.len(), 60);
+        assert_eq!(&frame[6..12], &mac().octets());
+        assert_eq!(&frame[12..22], &[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+        assert_eq!(&frame[32..38], &mac().octets());
+    }
+
+    #[test]
     fn an_advertisement_is_one_that_a_receiver_accepts() {
         let address: [u8; 16] = "fe80::5054:ff:feaa:1"
             .parse::<std::net::Ipv6Addr>()
             .expect("an address")
             .octets();
-        let frame = frame(mac(), &(10, address), false);
+        let frame = ipv6(mac(), &address, false);
         assert_eq!(frame.len(), 14 + 40 + 32);
         assert_eq!(frame[14 + 7], 255, "receivers drop it unless the hop limit is 255");
         // The checksum over the pseudo header and the message, its own field included, is zero.

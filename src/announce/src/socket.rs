@@ -1,4 +1,4 @@
-//! The one system call that no safe wrapper has: a frame out of a given link.
+//! The one system call that no safe wrapper has: a frame out of a given link. Wants CAP_NET_RAW.
 #![allow(unsafe_code)] // sockaddr_ll can be handed to sendto() only as a raw pointer.
 
 use nix::errno::Errno;
@@ -6,7 +6,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// A socket that sends frames and receives none (protocol 0).
-pub fn packets() -> Result<OwnedFd, Errno> {
+///
+/// # Errors
+/// The kernel has no packet sockets, or this process may not have one.
+pub fn open() -> Result<OwnedFd, Errno> {
     socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -16,7 +19,10 @@ pub fn packets() -> Result<OwnedFd, Errno> {
 }
 
 /// Sends a frame, Ethernet header included, out of a link.
-pub fn send_frame(socket: &OwnedFd, index: u32, frame: &[u8]) -> Result<(), Errno> {
+///
+/// # Errors
+/// The link is gone or down, or its queue is full.
+pub fn send(socket: &OwnedFd, index: u32, frame: &[u8]) -> Result<(), Errno> {
     let mut address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: 0,
