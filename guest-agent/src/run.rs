@@ -60,7 +60,8 @@ pub fn run(options: &Options) -> Result<(), String> {
         uevents: None,
         state,
         started: Instant::now(),
-        ready: false,
+        // Without a service manager there is nobody to tell, and nothing to wake up for.
+        ready: std::env::var_os("NOTIFY_SOCKET").is_none(),
     };
     new.kernel
         .look(&mut new.view)

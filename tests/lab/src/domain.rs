@@ -125,7 +125,7 @@ impl Domain {
     <type arch='x86_64' machine='pc-q35-10.0'>hvm</type>
     <kernel>{GUEST_FILES}/vmlinuz</kernel>
     <initrd>{initramfs}</initrd>
-    <cmdline>console=ttyS0 quiet mitigations=off nokaslr tsc=unstable {kernel_arguments}</cmdline>
+    <cmdline>console=ttyS0 quiet mitigations=off nokaslr tsc=unstable lab.quiet {kernel_arguments}</cmdline>
   </os>
   <features>
     <acpi/>
