@@ -38,7 +38,7 @@ impl Pace {
     #[must_use]
     pub fn told() -> Self {
         Self {
-            // An agent that is slow to answer, as in a guest that has just arrived, has this one more to answer.
+            // An agent that is slow to answer, as in a guest that has just arrived, has this one to answer and no more.
             greet: Duration::from_secs(3),
             longest: Duration::from_secs(60),
             keepalive: Duration::from_secs(3600),
