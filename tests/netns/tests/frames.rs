@@ -1,22 +1,27 @@
 //! What the link state of a standby is for: frames pass only while it is up.
 
 use hybond_netlink::StandbySpec;
-use hybond_test_netns::{Port, mac, name, on_a_host, standby};
+use hybond_test_netns::{Host, Port, mac, name, on_a_host, standby};
 
 const PEER: [u8; 6] = [0x52, 0x54, 0, 0xbb, 0, 1];
+
+/// A standby that is down, over a PF whose wire the test holds: a tap, taken out of its bridge.
+async fn wired_standby(host: &Host) -> (Port, StandbySpec) {
+    host.ip("link add br0 type bridge");
+    let wire = Port::tap(host.netlink.make_tap(&name("nic0"), &name("br0")).await.expect("a tap"));
+    host.ip("link set nic0 nomaster");
+    let spec = StandbySpec {
+        lower: name("nic0"),
+        ..standby()
+    };
+    host.netlink.make_standby(&spec).await.expect("made");
+    (wire, spec)
+}
 
 #[test]
 fn frames_pass_in_both_directions_only_while_the_standby_is_up() {
     on_a_host(|host| async move {
-        // A PF whose wire this test holds: a tap, taken out of its bridge.
-        host.ip("link add br0 type bridge");
-        let wire = Port::tap(host.netlink.make_tap(&name("nic0"), &name("br0")).await.expect("a tap"));
-        host.ip("link set nic0 nomaster");
-        let spec = StandbySpec {
-            lower: name("nic0"),
-            ..standby()
-        };
-        host.netlink.make_standby(&spec).await.expect("made");
+        let (wire, spec) = wired_standby(&host).await;
         let index = host
             .netlink
             .standby(&spec.name)
@@ -48,14 +53,7 @@ fn frames_pass_in_both_directions_only_while_the_standby_is_up() {
 #[test]
 fn a_guest_is_announced_from_its_standby_without_its_help() {
     on_a_host(|host| async move {
-        host.ip("link add br0 type bridge");
-        let wire = Port::tap(host.netlink.make_tap(&name("nic0"), &name("br0")).await.expect("a tap"));
-        host.ip("link set nic0 nomaster");
-        let spec = StandbySpec {
-            lower: name("nic0"),
-            ..standby()
-        };
-        host.netlink.make_standby(&spec).await.expect("made");
+        let (wire, spec) = wired_standby(&host).await;
         let down = host.netlink.announce_standby(&spec.name, mac()).await;
         let said = down.expect_err("a standby that is down sends nothing").to_string();
         assert_eq!(said, "cannot announce 52:54:00:aa:00:01 from hb525400aa0001");
