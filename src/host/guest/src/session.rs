@@ -53,9 +53,8 @@ pub(crate) struct Session<'a> {
     /// The agent has just started.
     started: bool,
     pause: Duration,
+    /// Hellos on their way to whoever has the port open: nothing has said since that it was closed.
     unanswered: u32,
-    /// A hello is on its way to whoever has the port open: nothing has said since that it was closed.
-    greeting: bool,
     complained: bool,
 }
 
@@ -76,7 +75,6 @@ impl<'a> Session<'a> {
             started: false,
             pause: link.pace.greet,
             unanswered: 0,
-            greeting: false,
             complained: false,
             link,
             stream,
@@ -167,7 +165,7 @@ impl<'a> Session<'a> {
     /// The port is open, as QEMU says. It says so of a guest that has just arrived, too, and a hello that was said before waits
     /// in the socket until somebody reads it: one is enough.
     fn opened(&mut self) {
-        if !self.greeting {
+        if self.unanswered == 0 {
             self.hello_soon();
         }
     }
@@ -209,7 +207,6 @@ impl<'a> Session<'a> {
             );
         }
         self.said_hello = Some(Instant::now());
-        self.greeting = true;
         self.unanswered = self.unanswered.saturating_add(1);
         let wait = if present { self.link.pace.answer } else { self.pause };
         self.hello_at = Instant::now() + wait;
@@ -221,7 +218,7 @@ impl<'a> Session<'a> {
         if self.link.agent.send_replace(None).is_some() {
             self.link.outbox.gone();
         }
-        self.greeting = false;
+        self.unanswered = 0;
         // Who waits for an answer is told that there is none.
         self.asked.clear();
         self.known.clear();
@@ -326,7 +323,6 @@ impl<'a> Session<'a> {
         }
         let asked = (self.present_id..self.link.next_id).contains(&id);
         self.unanswered = 0;
-        self.greeting = false;
         if asked {
             self.hello_at = Instant::now() + self.link.pace.keepalive;
         } else {
