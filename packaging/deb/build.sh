@@ -26,7 +26,7 @@ flock "$lock"
 # Neither this folder's name nor that of the registry's cache ends up in the programs.
 remap="--remap-path-prefix=$top=/usr/src/hybond --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/usr/src/cargo"
 say "programs of a host"
-RUSTFLAGS="${RUSTFLAGS:-} $remap" cargo build --locked --release -p hybond-daemon -p hybond-cli
+RUSTFLAGS="${RUSTFLAGS:-} $remap" cargo build --locked --profile packaged -p hybond-daemon -p hybond-cli
 RUSTFLAGS="${RUSTFLAGS:-} $remap" cargo build --locked --profile tiny -p hybond-hook
 
 say "program of a guest"
@@ -43,7 +43,7 @@ agent=$built/$target/tiny/hybond-agent
 
 made_from=$({
     printf '%s\n' "$version" "$SOURCE_DATE_EPOCH"
-    find packaging systemd docs "$built"/release/hybond{d,ctl} "$built/tiny/hybond-hook" "$agent" -type f -print0 |
+    find packaging systemd docs "$built"/packaged/hybond{d,ctl} "$built/tiny/hybond-hook" "$agent" -type f -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum
 } | sha256sum)
 debs=("$out/hybond_${version}_$arch.deb" "$out/hybond-agent_${version}_$arch.deb")

@@ -3,8 +3,8 @@
 stage=$out/hybond
 generated=$out/generated
 
-put 755 "$built/release/hybondd" /usr/sbin/hybondd
-put 755 "$built/release/hybondctl" /usr/bin/hybondctl
+put 755 "$built/packaged/hybondd" /usr/sbin/hybondd
+put 755 "$built/packaged/hybondctl" /usr/bin/hybondctl
 # libvirtd runs confined on Debian: of all the folders that could hold the hook, its AppArmor profile lets it execute
 # what is in this one (/usr/lib/libvirt/* PUxr) and what is in /etc/libvirt/hooks. A link is followed before the check.
 put 755 "$built/tiny/hybond-hook" /usr/lib/libvirt/hybond-hook
@@ -24,8 +24,8 @@ put 644 packaging/journal/hybond.catalog /usr/lib/systemd/catalog/hybond.catalog
 
 rm -rf "$generated"
 mkdir -p "$generated/man" "$generated/completions"
-"$built/release/hybondctl" generate man "$generated/man"
-"$built/release/hybondctl" generate completions "$generated/completions"
+"$built/packaged/hybondctl" generate man "$generated/man"
+"$built/packaged/hybondctl" generate completions "$generated/completions"
 put_man "$generated"/man/*.[1-9] packaging/man/{hybondd.8,hybond-hook.8,hybond.toml.5}
 put 644 "$generated/completions/hybondctl.bash" /usr/share/bash-completion/completions/hybondctl
 put 644 "$generated/completions/_hybondctl" /usr/share/zsh/vendor-completions/_hybondctl
