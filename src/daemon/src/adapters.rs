@@ -156,12 +156,7 @@ impl Adapters {
     ///
     /// # Errors
     /// A sentence for people.
-    pub async fn run(
-        &self,
-        links: GuestLinks,
-        action: Action,
-        progress: impl Fn(String) + Send + Sync,
-    ) -> Result<Outcome, Failure> {
+    pub async fn run(&self, links: GuestLinks, action: Action) -> Result<Outcome, Failure> {
         match action {
             Action::Look { libvirt } => self.look(&links, libvirt).await,
             Action::LookAtJob => {
@@ -215,7 +210,12 @@ impl Adapters {
                 let patience = Patience::within(Duration::from_millis(within) + Duration::from_secs(10));
                 let answer = self
                     .peers
-                    .ask(&peer, &request, patience, |phase| progress(phase.to_owned()))
+                    .ask(
+                        &peer,
+                        &request,
+                        patience,
+                        |phase| debug!(phase, %peer, "the source drains"),
+                    )
                     .await;
                 match answer.map_err(failure)? {
                     peer::Response::Drained => Ok(Outcome::Done),

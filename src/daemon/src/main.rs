@@ -6,6 +6,7 @@ mod crash;
 mod indirect;
 mod logging;
 mod lowers;
+mod memory;
 mod path_adapter;
 mod pools;
 mod ports;
@@ -61,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     logging::begin();
+    memory::one_arena();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The work is waiting for others; two threads let one guest's burst not hold up another's.
         .worker_threads(2)

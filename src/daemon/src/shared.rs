@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
-/// Messages that may wait for a guest's task.
+/// Messages that may wait for a guest's task. They are boxed: tokio's channel has room for 32 at any time, in each of them.
 const QUEUE: usize = 64;
 
 /// Shared by all tasks.
@@ -30,6 +30,8 @@ pub struct Shared {
     pub reserving: tokio::sync::Mutex<()>,
     /// A reservation was made.
     pub reserved: tokio::sync::Notify,
+    /// Something was done for a guest.
+    pub stirred: tokio::sync::Notify,
     tasks: Mutex<HashMap<DomainId, TaskHandle>>,
     tokens: AtomicU64,
 }
@@ -39,7 +41,7 @@ pub struct Shared {
 pub struct TaskHandle {
     /// The domain's name.
     pub name: String,
-    sender: mpsc::Sender<Message>,
+    sender: mpsc::Sender<Box<Message>>,
 }
 
 /// Why there is no answer.
@@ -51,7 +53,7 @@ impl TaskHandle {
     /// Tells it something. Waits while its queue is full.
     pub async fn tell(&self, event: Event) {
         // A task that has ended has nothing left to be told.
-        drop(self.sender.send(Message::Event(event)).await);
+        drop(self.sender.send(Box::new(Message::Event(event))).await);
     }
 
     /// Asks it something. Dropping the future withdraws the request.
@@ -62,7 +64,7 @@ impl TaskHandle {
         let token = Token(shared.tokens.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         self.sender
-            .send(Message::Request(token, request, reply))
+            .send(Box::new(Message::Request(token, request, reply)))
             .await
             .map_err(|_| Ended)?;
         let mut withdrawn = Withdrawn {
@@ -77,7 +79,7 @@ impl TaskHandle {
     /// Asks for its state; `None` where the task has just ended.
     pub async fn view(&self) -> Option<task::View> {
         let (reply, view) = oneshot::channel();
-        self.sender.send(Message::View(reply)).await.ok()?;
+        self.sender.send(Box::new(Message::View(reply))).await.ok()?;
         view.await.ok()
     }
 }
@@ -85,14 +87,14 @@ impl TaskHandle {
 /// Tells the task that nobody waits any more.
 struct Withdrawn {
     token: Token,
-    sender: Option<mpsc::Sender<Message>>,
+    sender: Option<mpsc::Sender<Box<Message>>>,
 }
 
 impl Drop for Withdrawn {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
             // A full queue: the answer then finds nobody, which the task survives too.
-            drop(sender.try_send(Message::Event(Event::Abandoned(self.token))));
+            drop(sender.try_send(Box::new(Message::Event(Event::Abandoned(self.token)))));
         }
     }
 }
@@ -108,6 +110,7 @@ impl Shared {
             started: Instant::now(),
             reserving: tokio::sync::Mutex::new(()),
             reserved: tokio::sync::Notify::new(),
+            stirred: tokio::sync::Notify::new(),
             tasks: Mutex::default(),
             tokens: AtomicU64::new(1),
         })
@@ -145,15 +148,15 @@ impl Shared {
     /// The task of a domain, started with `record` where there is none. `asked`: a message follows at once, and nothing is
     /// to be done before it is known.
     pub fn task_or_start(self: &Arc<Self>, record: Record, asked: bool) -> TaskHandle {
-        self.start(record, None, asked)
+        self.start(Arc::new(record), None, asked)
     }
 
     /// The task of a domain from before, whose record is on stable storage as `kept`.
-    pub fn take_up(self: &Arc<Self>, record: Record, kept: Record) {
+    pub fn take_up(self: &Arc<Self>, record: Arc<Record>, kept: Arc<Record>) {
         self.start(record, Some(kept), false);
     }
 
-    fn start(self: &Arc<Self>, record: Record, kept: Option<Record>, asked: bool) -> TaskHandle {
+    fn start(self: &Arc<Self>, record: Arc<Record>, kept: Option<Arc<Record>>, asked: bool) -> TaskHandle {
         let mut tasks = self.tasks();
         let id = record.spec.id;
         if let Some(task) = tasks.get(&id).filter(|task| !task.sender.is_closed()) {
@@ -204,9 +207,9 @@ impl Shared {
     ///
     /// # Errors
     /// It could not be written; the old record is whole.
-    pub async fn keep(&self, record: Record) -> Result<(), JournalError> {
+    pub async fn keep(&self, record: Arc<Record>) -> Result<(), JournalError> {
         let journal = Arc::clone(&self.journal);
-        on_disk(move || journal.put(&record.spec.id, &record)).await
+        on_disk(move || journal.put(&record.spec.id, record.as_ref())).await
     }
 
     /// Puts a record of the host on stable storage, or removes it where there is none any more.

@@ -1,6 +1,5 @@
 //! Log lines that somebody else sets the pace of: a guest, a client.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// So many lines of one kind at once.
@@ -10,10 +9,11 @@ const APART: Duration = Duration::from_secs(60);
 
 /// Lets a few lines of each kind through, and then one a minute, which tells how many there were meanwhile.
 #[derive(Debug, Default)]
-pub struct Sparing(HashMap<&'static str, Kind>);
+pub struct Sparing(Vec<Kind>);
 
 #[derive(Debug)]
 struct Kind {
+    name: &'static str,
     left: u32,
     earned: Instant,
     kept_back: u64,
@@ -22,11 +22,17 @@ struct Kind {
 impl Sparing {
     /// Whether a line of this kind is written now: with how many that were not since the last one.
     pub fn pass(&mut self, kind: &'static str, now: Instant) -> Option<u64> {
-        let kind = self.0.entry(kind).or_insert(Kind {
-            left: BURST,
-            earned: now,
-            kept_back: 0,
+        let known = self.0.iter().position(|known| known.name == kind);
+        let at = known.unwrap_or_else(|| {
+            self.0.push(Kind {
+                name: kind,
+                left: BURST,
+                earned: now,
+                kept_back: 0,
+            });
+            self.0.len() - 1
         });
+        let kind = &mut self.0[at];
         let minutes = now.saturating_duration_since(kind.earned).as_secs() / APART.as_secs();
         if minutes > 0 {
             let minutes = u32::try_from(minutes).unwrap_or(u32::MAX);

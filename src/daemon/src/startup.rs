@@ -2,6 +2,7 @@
 
 use crate::adapters::{Adapters, chain};
 use crate::api;
+use crate::memory;
 use crate::pools::{self, Pools, Reader};
 use crate::reservations;
 use crate::shared::Shared;
@@ -167,17 +168,18 @@ fn api_socket(path: &str, group: Option<u32>) -> anyhow::Result<UnixListener> {
 
 /// The guests of before, each with its record as it is kept, their leases put back into the book. One whose lease somebody
 /// else holds loses it: a VF has one lease, and what is plugged is found by looking.
-fn records(journal: &Journal, book: &mut PoolBook) -> anyhow::Result<Vec<(Record, Record)>> {
+fn records(journal: &Journal, book: &mut PoolBook) -> anyhow::Result<Vec<(Arc<Record>, Arc<Record>)>> {
     let mut records = Vec::new();
     for (id, record) in journal.load_all::<Record>()? {
         match record {
-            Ok(mut record) => {
-                let kept = record.clone();
-                for pair in record.pairs.values_mut() {
+            Ok(kept) => {
+                let kept = Arc::new(kept);
+                let mut record = Arc::clone(&kept);
+                for (mac, pair) in &kept.pairs {
                     let conflict = pair.lease.as_ref().and_then(|lease| book.restore(lease).err());
                     if let Some(conflict) = conflict {
                         error!(domain_uuid = %id, error = %conflict, "the record of domain {id} loses its lease: {conflict}");
-                        pair.lease = None;
+                        Arc::make_mut(&mut record).pairs.entry(*mac).or_default().lease = None;
                     }
                 }
                 records.push((record, kept));
@@ -206,6 +208,7 @@ impl Daemon {
         tokio::spawn(pools::follow(Arc::clone(&shared), reader, hangup));
         tokio::spawn(api::hook::serve(Arc::clone(&shared), hook));
         tokio::spawn(reservations::expire(Arc::clone(&shared)));
+        tokio::spawn(memory::give_back(Arc::clone(&shared)));
         tokio::spawn(api::control::serve(Arc::clone(&shared), about, control));
         // Listens until it is dropped.
         let _server = peers.map(|(server, requests)| {

@@ -79,21 +79,20 @@ struct Task {
     /// Lines that the guest sets the pace of.
     sparing: Sparing,
     /// The record as it is on stable storage.
-    kept: Option<Record>,
+    kept: Option<Arc<Record>>,
     /// Why the last request was refused: the outcome of the run that it was part of.
     refusal: Option<String>,
     since: BTreeMap<Mac, (bool, u64)>,
     /// Pairs of which it was said that their standby is gone.
     bereft: BTreeSet<Mac>,
-    phases: tokio::sync::watch::Sender<String>,
 }
 
 /// Runs until nothing of the guest is left on this host. `kept`: its record as it is on stable storage, if it is there.
 pub async fn run(
     shared: Arc<Shared>,
-    record: Record,
-    kept: Option<Record>,
-    messages: mpsc::Receiver<Message>,
+    record: Arc<Record>,
+    kept: Option<Arc<Record>>,
+    messages: mpsc::Receiver<Box<Message>>,
     asked: bool,
 ) {
     let span = info_span!("guest", domain_uuid = %record.spec.id, domain = record.spec.name);
@@ -103,7 +102,7 @@ pub async fn run(
         let (link, monitor) = QmpLink::spawn(path);
         let recorder = Recorder::new(id, record.spec.name.clone(), Arc::clone(&shared.feed));
         let guest = Guest::new(record, shared.adapters.config.guest);
-        let task = Task {
+        let mut task = Task {
             shared: Arc::clone(&shared),
             guest,
             link,
@@ -118,7 +117,6 @@ pub async fn run(
             refusal: None,
             since: BTreeMap::new(),
             bereft: BTreeSet::new(),
-            phases: tokio::sync::watch::Sender::new(String::new()),
         };
         task.run(messages, monitor, asked).await;
         shared.ended(id);
@@ -128,11 +126,17 @@ pub async fn run(
 }
 
 impl Task {
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut monitor: mpsc::Receiver<LinkEvent>, asked: bool) {
+    /// By reference: a future that owns what it is called on keeps it twice.
+    async fn run(
+        &mut self,
+        mut messages: mpsc::Receiver<Box<Message>>,
+        mut monitor: mpsc::Receiver<Box<LinkEvent>>,
+        asked: bool,
+    ) {
         // A hook: libvirt holds the domain's lock, and a look at libvirt would wait for it.
         let patience = if asked { Duration::MAX } else { FIRST_WORD };
         match tokio::time::timeout(patience, messages.recv()).await {
-            Ok(Some(first)) => self.message(first),
+            Ok(Some(first)) => self.message(*first),
             // The daemon ends; the guest goes on by itself.
             Ok(None) => return,
             // Nobody has anything to say, such as where libvirt is away.
@@ -144,11 +148,11 @@ impl Task {
             self.give_back(kept);
         }
         let mut in_flight: Option<InFlight> = None;
-        let (_unused, mut reports) = mpsc::channel(1);
+        let mut reports: Option<mpsc::Receiver<Box<GuestEvent>>> = None;
         let mut finding: Option<Finding> = None;
         // What the monitor has said by now needs no look of its own.
         while let Ok(event) = monitor.try_recv() {
-            finding = self.heard(event).or(finding);
+            finding = self.heard(*event).or(finding);
         }
         loop {
             // While one is under way, only answers are given.
@@ -163,11 +167,11 @@ impl Task {
             let deadline = self.guest.next_deadline(now).map(|at| Duration::from_millis(at - now));
             tokio::select! {
                 message = messages.recv() => match message {
-                    Some(message) => self.message(message),
+                    Some(message) => self.message(*message),
                     // The daemon ends; the guest goes on by itself.
                     None => return,
                 },
-                Some(event) = monitor.recv() => finding = self.heard(event).or(finding),
+                Some(event) = monitor.recv() => finding = self.heard(*event).or(finding),
                 found = async { finding.as_mut().expect("guarded").await }, if finding.is_some() => {
                     finding = None;
                     if let Some(Inside { agent: AgentChannel { path, alias }, slots }) = found {
@@ -179,13 +183,14 @@ impl Task {
                         self.agent = Some(handle);
                         self.agent_asleep = true;
                         self.agent_port = alias;
-                        reports = events;
+                        reports = Some(events);
                     }
                 }
-                Some(report) = reports.recv() => self.report(report),
+                Some(report) = async { reports.as_mut().expect("guarded").recv().await }, if reports.is_some() => self.report(*report),
                 (began, result) = async { in_flight.as_mut().expect("guarded").await }, if in_flight.is_some() => {
                     in_flight = None;
                     self.done(began, result).await;
+                    self.shared.stirred.notify_one();
                 }
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() && in_flight.is_none() => {}
             }
@@ -365,13 +370,10 @@ impl Task {
                 continue;
             }
             let (shared, links) = (Arc::clone(&self.shared), self.links());
-            let phases = self.phases.clone();
             return Some(Box::pin(async move {
                 let began = Instant::now();
                 let adapters: &Adapters = &shared.adapters;
-                let result = adapters
-                    .run(links, action, move |phase| drop(phases.send_replace(phase)))
-                    .await;
+                let result = adapters.run(links, action).await;
                 crash::point(Side::After, phase);
                 (began, result)
             }));
@@ -389,8 +391,8 @@ impl Task {
         if self.kept.as_ref() == Some(record) {
             return Ok(());
         }
-        let record = record.clone();
-        match self.shared.keep(record.clone()).await {
+        let record = Arc::clone(record);
+        match self.shared.keep(Arc::clone(&record)).await {
             Ok(()) => {
                 self.give_back(&record);
                 self.kept = Some(record);
@@ -460,7 +462,6 @@ impl Task {
                 action => action.vf().map(ToString::to_string),
             };
             self.recorder.start(phase, detail);
-            self.phases.send_replace(phase.to_owned());
         }
     }
 
@@ -669,7 +670,7 @@ impl Task {
         }
     }
 
-    async fn forget(&mut self, messages: &mut mpsc::Receiver<Message>) {
+    async fn forget(&mut self, messages: &mut mpsc::Receiver<Box<Message>>) {
         let id = self.guest.id();
         match self.shared.drop_record(id).await {
             Ok(()) => {
@@ -698,7 +699,7 @@ impl Task {
         // Who has asked in this moment finds the task ended, and starts another.
         messages.close();
         while let Ok(message) = messages.try_recv() {
-            if let Message::View(reply) = message {
+            if let Message::View(reply) = *message {
                 // Who asked may have gone.
                 drop(reply.send(self.view()));
             }

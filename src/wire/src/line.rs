@@ -108,6 +108,10 @@ impl LineBuffer {
             self.searched = 0;
             let mut line: Vec<u8> = self.held.drain(..=end).collect();
             line.pop();
+            if self.held.is_empty() {
+                // A line does not keep its memory for the life of its connection.
+                self.held = Vec::new();
+            }
             if std::mem::take(&mut self.skipping) {
                 continue;
             }

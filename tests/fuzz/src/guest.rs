@@ -46,11 +46,11 @@ struct Guest {
     heard: Lines<BufReader<OwnedReadHalf>>,
     out: OwnedWriteHalf,
     host: GuestHandle,
-    events: mpsc::Receiver<GuestEvent>,
+    events: mpsc::Receiver<Box<GuestEvent>>,
 }
 
 impl Guest {
-    fn new(stream: UnixStream, host: GuestHandle, events: mpsc::Receiver<GuestEvent>) -> Self {
+    fn new(stream: UnixStream, host: GuestHandle, events: mpsc::Receiver<Box<GuestEvent>>) -> Self {
         let (read, out) = stream.into_split();
         let heard = BufReader::new(read).lines();
         Self {
@@ -79,10 +79,10 @@ impl Guest {
             let event = socket::soon("the last word", self.events.recv())
                 .await
                 .expect("the link lives");
-            if event == GuestEvent::State(last.clone()) {
+            if *event == GuestEvent::State(last.clone()) {
                 break;
             }
-            seen.take(event);
+            seen.take(*event);
         }
         let expected = expected(data);
         for (mac, state) in &expected.states {
@@ -122,7 +122,10 @@ impl Guest {
         };
         self.say(&line(&hello)).await;
         let event = socket::soon("a hello", self.events.recv()).await;
-        assert!(matches!(event, Some(GuestEvent::AgentHello { .. })), "{event:?}");
+        assert!(
+            matches!(event.as_deref(), Some(GuestEvent::AgentHello { .. })),
+            "{event:?}"
+        );
     }
 
     async fn say(&mut self, bytes: &[u8]) {

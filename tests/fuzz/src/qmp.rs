@@ -42,7 +42,7 @@ pub fn run(data: &[u8]) {
     });
 }
 
-async fn goes_on(qemu: &mut Qemu, qmp: Qmp, mut events: mpsc::Receiver<Stamped>, stream: &[u8], plugged: bool) {
+async fn goes_on(qemu: &mut Qemu, qmp: Qmp, mut events: mpsc::Receiver<Box<Stamped>>, stream: &[u8], plugged: bool) {
     for piece in socket::pieces(stream) {
         qemu.raw(piece).await;
     }

@@ -70,7 +70,7 @@ impl World {
         let Some(guest) = daemon.guests.get(&id) else {
             return Ok(());
         };
-        let record = guest.record();
+        let record = guest.record().as_ref();
         if at.disk.get(&id) == Some(record) {
             return Ok(());
         }
@@ -94,7 +94,7 @@ impl World {
         let Some(guest) = at.guest(id).filter(|guest| !guest.is_forgotten()) else {
             return;
         };
-        if at.disk.get(&id) != Some(guest.record()) && !self.point(host) && self.keep(host, id).is_err() {
+        if at.disk.get(&id) != Some(guest.record().as_ref()) && !self.point(host) && self.keep(host, id).is_err() {
             self.log(|| format!("host{host}: {id} could not be written down"));
         }
     }

@@ -129,7 +129,7 @@ pub fn restless(world: &World) -> Option<String> {
             }
             // An XML that cannot be put right is left as it is at last, and that is said.
             let stale = record.xml_stale && spec.pairs.iter().any(|pair| guest.degraded(pair.mac).is_none());
-            if record != guest.record() || record.arrived || stale || !record.unwritten.is_empty() {
+            if record != guest.record().as_ref() || record.arrived || stale || !record.unwritten.is_empty() {
                 return Some(format!("something is still to be done for {id} on host{n}: {record:?}"));
             }
             for pair in &spec.pairs {

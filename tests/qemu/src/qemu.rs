@@ -74,7 +74,7 @@ impl Qemu {
     ///
     /// # Panics
     /// Where it is not there in time.
-    pub async fn link(&self) -> (QmpLink, mpsc::Receiver<LinkEvent>, Qmp) {
+    pub async fn link(&self) -> (QmpLink, mpsc::Receiver<Box<LinkEvent>>, Qmp) {
         let (link, events) = QmpLink::spawn(self.path("qmp"));
         let qmp = link.connected(crate::LONG).await.expect("QEMU answers");
         (link, events, qmp)

@@ -65,11 +65,11 @@ pub struct Side {
     /// Its monitor.
     pub qmp: Qmp,
     /// What its monitor reports.
-    pub events: mpsc::Receiver<LinkEvent>,
+    pub events: mpsc::Receiver<Box<LinkEvent>>,
     /// Its agent.
     pub agent: GuestHandle,
     /// What its agent reports.
-    pub reports: mpsc::Receiver<GuestEvent>,
+    pub reports: mpsc::Receiver<Box<GuestEvent>>,
     /// The primary's tap.
     pub primary: Option<OwnedFd>,
     _link: QmpLink,
@@ -142,9 +142,10 @@ impl Side {
         let mut seen = Vec::new();
         loop {
             let event = timeout(LONG, self.events.recv()).await;
-            match event.unwrap_or_else(|_| panic!("not in time, only {seen:?}")) {
-                Some(LinkEvent::Event(stamped)) if wanted(&stamped.event) => return,
-                other => seen.push(other.expect("the link lives")),
+            let event = event.unwrap_or_else(|_| panic!("not in time, only {seen:?}"));
+            match *event.expect("the link lives") {
+                LinkEvent::Event(stamped) if wanted(&stamped.event) => return,
+                other => seen.push(other),
             }
         }
     }
@@ -157,7 +158,7 @@ impl Side {
         loop {
             let report = timeout(LONG, self.reports.recv()).await;
             let report = report.unwrap_or_else(|_| panic!("no report in time: {}", self.guest.console()));
-            let states = match report.expect("the link lives") {
+            let states = match *report.expect("the link lives") {
                 GuestEvent::AgentHello { pairs, .. } => pairs,
                 GuestEvent::State(state) => vec![state],
                 GuestEvent::AgentGone => Vec::new(),

@@ -34,13 +34,13 @@ fn to_file(qemu: &Qemu) -> Value {
     json!({"uri": format!("file:{}", qemu.path("image").display())})
 }
 
-async fn next(events: &mut mpsc::Receiver<LinkEvent>) -> LinkEvent {
+async fn next(events: &mut mpsc::Receiver<Box<LinkEvent>>) -> LinkEvent {
     let event = timeout(LONG, events.recv()).await.expect("an event comes");
-    event.expect("the link lives")
+    *event.expect("the link lives")
 }
 
 /// The next event of QEMU's or the guard's that is wanted.
-async fn until(events: &mut mpsc::Receiver<LinkEvent>, wanted: impl Fn(&Event) -> bool) -> Stamped {
+async fn until(events: &mut mpsc::Receiver<Box<LinkEvent>>, wanted: impl Fn(&Event) -> bool) -> Stamped {
     loop {
         if let LinkEvent::Event(stamped) = next(events).await {
             if wanted(&stamped.event) {

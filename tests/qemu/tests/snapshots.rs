@@ -56,11 +56,11 @@ async fn command(qmp: &Qmp, name: &'static str, arguments: Value) {
 }
 
 /// What came until an event of this name of QEMU's.
-async fn heard_until(events: &mut mpsc::Receiver<LinkEvent>, last: impl Fn(&Event) -> bool) -> Vec<Event> {
+async fn heard_until(events: &mut mpsc::Receiver<Box<LinkEvent>>, last: impl Fn(&Event) -> bool) -> Vec<Event> {
     let mut heard = Vec::new();
     loop {
         let event = timeout(LONG, events.recv()).await.expect("an event comes");
-        if let LinkEvent::Event(stamped) = event.expect("the link lives") {
+        if let LinkEvent::Event(stamped) = *event.expect("the link lives") {
             let ends = last(&stamped.event);
             heard.push(stamped.event);
             if ends {

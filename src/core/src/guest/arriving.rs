@@ -15,8 +15,8 @@ impl Guest {
         let absent = self.seen.domain == DomainSeen::Absent;
         let expired = self.deadline.filter(|at| now >= *at);
         if self.seen.running() && self.seen.migration() != MigrationSeen::Active {
-            self.record.arrived = matches!(self.record.stage, Stage::Incoming { .. });
-            self.record.xml_stale = true;
+            self.record_mut().arrived = matches!(self.record.stage, Stage::Incoming { .. });
+            self.record_mut().xml_stale = true;
             self.answer_all(&Answer::Done(Vec::new()));
             self.enter(now, Stage::Running);
             // libvirt's standbys stay where it has put them; and a daemon that has started meanwhile does not know any more
@@ -164,7 +164,7 @@ impl Guest {
                 return Some(self.give_back(lease));
             }
             if dropped {
-                self.record.pairs.remove(&mac);
+                self.record_mut().pairs.remove(&mac);
             }
         }
         None

@@ -42,7 +42,7 @@ impl Guest {
             Request::HoldBack => self.hold_back(now, token),
             Request::Plug => match &self.record.stage {
                 Stage::Running => {
-                    for pair in self.record.pairs.values_mut() {
+                    for pair in self.record_mut().pairs.values_mut() {
                         pair.held_back = None;
                     }
                     self.not_before.clear();
@@ -66,7 +66,7 @@ impl Guest {
     fn prepare(&mut self, now: Millis, token: Token, spec: DomainSpec) {
         if self.comes() && self.record.answered == Some(Hook::Announce) && self.is_as_told(&spec) {
             self.rewritable = false;
-            self.record.set_spec(spec);
+            self.record_mut().set_spec(spec);
             self.deadline = self.stage_ends(now);
             // libvirt holds the domain's lock: a question about the domain would wait for this very hook.
             self.give_up_look();
@@ -92,11 +92,11 @@ impl Guest {
                     .record
                     .pair_spec(pair.mac)
                     .is_some_and(|old| old.standby != pair.standby);
-            if let Some(has) = self.record.pairs.get_mut(&pair.mac).filter(|_| moved) {
+            if let Some(has) = self.record_mut().pairs.get_mut(&pair.mac).filter(|_| moved) {
                 has.pf = has.lease.as_ref().map(|lease| lease.vf.pf.clone());
             }
         }
-        self.record.set_spec(spec);
+        self.record_mut().set_spec(spec);
         self.deadline = self.stage_ends(now);
         self.give_up_look();
         self.wait(token, For::Stage);
@@ -151,7 +151,7 @@ impl Guest {
                     self.answer_all(&Answer::Refused("the domain is being migrated".to_owned()));
                 }
                 // What is under way goes on. Whether the domain is in a migration was found out for another, or not at all.
-                self.record.stage = draining;
+                self.record_mut().stage = draining;
                 self.deadline = self.stage_ends(now);
                 self.job_seen = None;
             }
@@ -210,7 +210,7 @@ impl Guest {
             self.enter(now, Stage::Draining { reason });
         } else {
             for mac in macs {
-                self.record.set_policy(mac, policy);
+                self.record_mut().set_policy(mac, policy);
                 self.not_before.remove(&Retry::Lease(mac));
                 if !self.lacks_vf(mac) {
                     self.degraded.remove(&mac);
@@ -232,12 +232,12 @@ impl Guest {
                 // What was made for another VLAN or flavor is not what is asked for now.
                 self.confirm.insert(mac);
             }
-            let pair = self.record.pairs.entry(mac).or_default();
+            let pair = self.record_mut().pairs.entry(mac).or_default();
             pair.held_back = None;
             pair.pf = pair.lease.as_ref().map(|lease| lease.vf.pf.clone());
         }
-        self.record.set_spec(spec);
-        self.record.arrived = false;
+        self.record_mut().set_spec(spec);
+        self.record_mut().arrived = false;
         self.answer_all(&Answer::Refused("the domain is started anew".to_owned()));
         self.enter(now, stage);
         // Whatever was seen, or is being looked at, belongs to its former life.
@@ -322,7 +322,7 @@ impl Guest {
         let sources = self.sources();
         for Waiter { token, what } in std::mem::take(&mut self.waiters) {
             let edits = what == For::Xml;
-            self.record.answered = Some(if edits { Hook::Announce } else { Hook::Prepare });
+            self.record_mut().answered = Some(if edits { Hook::Announce } else { Hook::Prepare });
             let sources = if edits { sources.clone() } else { Vec::new() };
             self.give(token, Answer::Done(sources));
         }

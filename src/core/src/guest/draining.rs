@@ -95,11 +95,13 @@ impl Guest {
                 }
                 match reason {
                     // Who has set the policy waits on: it is to be written down, too.
-                    DrainReason::Never(macs) => macs.iter().for_each(|mac| self.record.set_policy(*mac, Policy::Never)),
+                    DrainReason::Never(macs) => macs
+                        .iter()
+                        .for_each(|mac| self.record_mut().set_policy(*mac, Policy::Never)),
                     DrainReason::Administrator | DrainReason::Migration(_) => {
                         for mac in self.record.macs() {
                             if !self.record.is_indirect(mac) {
-                                self.record.pairs.entry(mac).or_default().held_back = Some(HeldBack::Drained);
+                                self.record_mut().pairs.entry(mac).or_default().held_back = Some(HeldBack::Drained);
                             }
                         }
                         self.answer_all(&Answer::Done(Vec::new()));

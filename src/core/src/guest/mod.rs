@@ -99,7 +99,8 @@ impl Default for Settings {
 /// The machine of one guest. See the module.
 #[derive(Debug, Clone)]
 pub struct Guest {
-    record: Record,
+    /// Shared with who keeps it on stable storage, until it is changed.
+    record: Arc<Record>,
     seen: Seen,
     settings: Settings,
     /// What the pools ask of the paths.
@@ -172,7 +173,8 @@ enum Retry {
 impl Guest {
     /// A guest from its record: a new one, or what the journal had.
     #[must_use]
-    pub fn new(record: Record, settings: Settings) -> Self {
+    pub fn new(record: impl Into<Arc<Record>>, settings: Settings) -> Self {
+        let record = record.into();
         let leased = record.pairs.iter().filter(|(_, pair)| pair.lease.is_some());
         Self {
             confirm: leased.map(|(mac, _)| *mac).collect(),
@@ -218,8 +220,12 @@ impl Guest {
 
     /// What must be on stable storage before the next action is carried out.
     #[must_use]
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &Arc<Record> {
         &self.record
+    }
+
+    fn record_mut(&mut self) -> &mut Record {
+        Arc::make_mut(&mut self.record)
     }
 
     /// The domain.
@@ -322,7 +328,7 @@ impl Guest {
                 // What kept the last look from succeeding may be over: libvirt is back.
                 self.not_before.remove(&Retry::Look);
             }
-            Event::Renamed(name) => self.record.spec.name = name,
+            Event::Renamed(name) => self.record_mut().spec.name = name,
             Event::PoolChanged => self.not_before.retain(|retry, _| !matches!(retry, Retry::Lease(_))),
             event => {
                 if let Event::DeviceDeleted(mac) = &event {
@@ -397,11 +403,11 @@ impl Guest {
     }
 
     fn enter(&mut self, now: Millis, stage: Stage) {
-        self.record.stage = stage;
+        self.record_mut().stage = stage;
         self.deadline = self.stage_ends(now);
         self.job_seen = None;
         self.drained = false;
-        self.record.answered = None;
+        self.record_mut().answered = None;
         self.rewritable = false;
         self.met = false;
         self.unplugging.clear();

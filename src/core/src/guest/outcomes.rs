@@ -27,7 +27,7 @@ impl Guest {
                 self.later(Retry::Job, now);
             }
             (Action::Lease(ask), Outcome::Leased(lease)) => {
-                let pair = self.record.pairs.entry(ask.mac).or_default();
+                let pair = self.record_mut().pairs.entry(ask.mac).or_default();
                 pair.pf = Some(lease.vf.pf.clone());
                 // One that the pool still has is no better than before: why it could not be plugged is still so.
                 let confirmed = pair.lease.as_ref() == Some(&lease);
@@ -46,13 +46,13 @@ impl Guest {
                 self.read(now, filters);
             }
             (Action::MakeStandby { mac, .. } | Action::RaiseStandby(mac), Outcome::Standby(standby)) => {
-                self.seen.standby.insert(*mac, standby);
+                self.seen.standby.insert(*mac, Box::new(standby));
                 if !self.lacks_vf(*mac) {
                     self.degraded.remove(mac);
                 }
             }
             (Action::LowerStandby(mac) | Action::TuneStandby { mac, .. }, Outcome::Standby(standby)) => {
-                self.seen.standby.insert(*mac, standby);
+                self.seen.standby.insert(*mac, Box::new(standby));
             }
             (Action::AskDrain { .. }, _) => self.drained = true,
             (Action::PrepareVf { lease, .. }, _) => {
@@ -93,7 +93,7 @@ impl Guest {
             }
             (Action::Release(lease), _) => {
                 let comes = self.comes();
-                if let Some(pair) = self.record.pairs.get_mut(&lease.mac) {
+                if let Some(pair) = self.record_mut().pairs.get_mut(&lease.mac) {
                     pair.lease = None;
                     // Chosen for the VF; without it there may be a better place.
                     pair.pf = pair.pf.take().filter(|_| !comes);
@@ -101,20 +101,20 @@ impl Guest {
             }
             (Action::RemoveStandby(mac), _) => {
                 self.seen.standby.remove(mac);
-                if let Some(pair) = self.record.pairs.get_mut(mac) {
+                if let Some(pair) = self.record_mut().pairs.get_mut(mac) {
                     pair.pf = None;
                 }
             }
             (Action::Announce, _) => {
-                self.record.arrived = false;
+                self.record_mut().arrived = false;
                 self.later(Retry::Repair, now);
             }
             (Action::RepairXml { .. }, _) => {
-                self.record.xml_stale = false;
+                self.record_mut().xml_stale = false;
                 self.repair_again();
             }
             (Action::WritePolicies(written), _) => self
-                .record
+                .record_mut()
                 .unwritten
                 .retain(|mac, policy| written.get(mac) != Some(policy)),
             _ => {}
@@ -135,7 +135,7 @@ impl Guest {
         for mac in self.record.macs() {
             let seen = self.seen.standby.get(&mac).map(|standby| standby.pf.clone());
             let pinned = self.pinned_pf(mac);
-            let pair = self.record.pairs.entry(mac).or_default();
+            let pair = self.record_mut().pairs.entry(mac).or_default();
             pair.pf = pinned.or(pair.pf.take()).or(seen);
             if pair.pf.is_none() && self.record.wants_primary(mac) {
                 let why = "libvirt has not said which PF its standby is on; start the domain again";
@@ -206,8 +206,7 @@ impl Guest {
             _ => {}
         }
         let required = self.is_required(mac);
-        let pair = self.record.pairs.entry(mac).or_default();
-        pair.lease = None;
+        self.record_mut().pairs.entry(mac).or_default().lease = None;
         self.confirm.remove(&mac);
         if !comes {
             self.later(Retry::Lease(mac), now);
@@ -217,7 +216,7 @@ impl Guest {
             _ if required => {
                 self.leave(now, &format!("{reason}, and the policy of pair {mac} is \"require\""));
             }
-            Some(pf) => pair.pf = Some(pf),
+            Some(pf) => self.record_mut().pairs.entry(mac).or_default().pf = Some(pf),
             None => self.leave(now, &reason),
         }
     }
@@ -282,7 +281,7 @@ impl Guest {
             Action::RemoveStandby(mac) if comes && self.record.pair_spec(*mac).is_some() => self.leave(now, &reason),
             Action::RemoveStandby(mac) => self.later(Retry::Clean(*mac), now),
             // Lost announcements cost the guest's neighbours a moment; the frames that the guest sends repair it.
-            Action::Announce => self.record.arrived = false,
+            Action::Announce => self.record_mut().arrived = false,
             Action::RepairXml { .. } => self.repair_failed(now, &reason),
             Action::WritePolicies(_) => {
                 self.later(Retry::Write, now);

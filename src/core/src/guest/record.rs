@@ -13,8 +13,8 @@ pub struct Record {
     pub spec: DomainSpec,
     /// Where it stands.
     pub stage: Stage,
-    /// What its pairs have here.
-    pub pairs: BTreeMap<Mac, PairRecord>,
+    /// What its pairs have here. Boxed: a tree's node has room for eleven, and most domains have one.
+    pub pairs: BTreeMap<Mac, Box<PairRecord>>,
     /// While it is on its way: the hook that has had its answer. A daemon that was not there when libvirt gave up knows by
     /// this what to wait for.
     #[serde(default)]
@@ -102,11 +102,7 @@ impl Record {
     /// The record of a guest that is new on this host.
     #[must_use]
     pub fn new(spec: DomainSpec, stage: Stage) -> Self {
-        let pairs = spec
-            .pairs
-            .iter()
-            .map(|pair| (pair.mac, PairRecord::default()))
-            .collect();
+        let pairs = spec.pairs.iter().map(|pair| (pair.mac, Box::default())).collect();
         Self {
             spec,
             stage,
@@ -159,7 +155,7 @@ impl Record {
     }
 
     pub(super) fn pair(&self, mac: Mac) -> PairRecord {
-        self.pairs.get(&mac).cloned().unwrap_or_default()
+        self.pairs.get(&mac).map(|pair| (**pair).clone()).unwrap_or_default()
     }
 
     /// `None` for what is no pair of the domain any more.

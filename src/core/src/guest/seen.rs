@@ -151,7 +151,8 @@ pub(super) struct Seen {
     pub job: Job,
     pub qmp: Option<QmpSeen>,
     pub agent: Option<BTreeMap<Mac, AgentPair>>,
-    pub standby: BTreeMap<Mac, StandbySeen>,
+    /// Boxed: a tree's node has room for eleven.
+    pub standby: BTreeMap<Mac, Box<StandbySeen>>,
     /// VFs that were set up for their pair since the last look.
     pub prepared: BTreeSet<Mac>,
     /// What the guest wanted of its standbys when it was last asked for; `None`: not known.
@@ -194,7 +195,8 @@ impl Seen {
             self.domain = DomainSeen::Active;
         }
         self.qmp = snapshot.qmp;
-        self.standby = snapshot.standby;
+        let standby = snapshot.standby.into_iter();
+        self.standby = standby.map(|(mac, seen)| (mac, Box::new(seen))).collect();
         self.prepared.clear();
         self.filters_fresh = false;
     }

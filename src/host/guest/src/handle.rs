@@ -62,7 +62,7 @@ pub(crate) enum Order {
 /// Asks the agent of one domain. Clones share the channel.
 #[derive(Debug, Clone)]
 pub struct GuestHandle {
-    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) orders: mpsc::Sender<Box<Order>>,
     pub(crate) agent: watch::Receiver<Option<Agent>>,
 }
 
@@ -97,7 +97,7 @@ impl GuestHandle {
     #[must_use]
     pub fn awake(&self, pause: Duration) -> bool {
         !matches!(
-            self.orders.try_send(Order::Awake(Instant::now() + pause)),
+            self.orders.try_send(Box::new(Order::Awake(Instant::now() + pause))),
             Err(mpsc::error::TrySendError::Full(_))
         )
     }
@@ -105,19 +105,19 @@ impl GuestHandle {
     /// Says hello now instead of when its turn comes, for example when QEMU reports that the guest has opened the port.
     pub fn hello(&self) {
         // A full queue, or a link that has ended: a hello comes by itself, or is of no use any more.
-        drop(self.orders.try_send(Order::Hello));
+        drop(self.orders.try_send(Box::new(Order::Hello)));
     }
 
     /// The guest has closed the port, as QEMU reports: its agent is gone, and who has asked it for something gets no answer.
     pub fn closed(&self) {
         // As for a hello, which finds it out more slowly.
-        drop(self.orders.try_send(Order::Closed));
+        drop(self.orders.try_send(Box::new(Order::Closed)));
     }
 
     /// Asks whether the agent is still there: reports of QEMU's that it has gone may have been lost.
     pub fn check(&self) {
         // As for a hello.
-        drop(self.orders.try_send(Order::Check));
+        drop(self.orders.try_send(Box::new(Order::Check)));
     }
 
     /// The agent, while one answers.
@@ -136,7 +136,7 @@ impl GuestHandle {
     async fn ask(&self, action: Action, mac: Mac, timeout: Duration) -> Result<PairState, GuestError> {
         let request = action.name();
         let (reply, answer) = oneshot::channel();
-        let order = Order::Ask { action, mac, reply };
+        let order = Box::new(Order::Ask { action, mac, reply });
         let outcome = time::timeout(timeout, async {
             self.orders.send(order).await.ok()?;
             answer.await.ok()

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
 use tracing::debug;
 
-/// Events that wait for the daemon. What does not fit is merged, not lost.
+/// Events that wait for the daemon. What does not fit is merged, not lost. What goes through a channel here is boxed: each has room
+/// for 32 at any time, and a host a thousand guests.
 const EVENTS: usize = 64;
 
 /// How often hello is said, and a lost channel opened again.
@@ -67,7 +68,7 @@ pub struct GuestLink {
     /// From when on hellos are said; `None` until the guest's CPUs have run. Before that nobody reads a hello, and those that
     /// are repeated meanwhile would all be answered in the guest's first moments, in which its traffic is waited for.
     pub(crate) greet_from: Option<Instant>,
-    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) orders: mpsc::Receiver<Box<Order>>,
     pub(crate) outbox: Outbox,
     pub(crate) agent: watch::Sender<Option<Agent>>,
     pub(crate) next_id: u64,
@@ -76,20 +77,20 @@ pub struct GuestLink {
 impl GuestLink {
     /// Starts the task for the channel at `path`. It ends when the last handle or the receiver is dropped.
     #[must_use]
-    pub fn spawn(path: PathBuf, pairs: Vec<Mac>) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+    pub fn spawn(path: PathBuf, pairs: Vec<Mac>) -> (GuestHandle, mpsc::Receiver<Box<GuestEvent>>) {
         Self::spawn_at(path, pairs, Pace::default())
     }
 
     /// As [`Self::spawn`], at another pace.
     #[must_use]
-    pub fn spawn_at(path: PathBuf, pairs: Vec<Mac>, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+    pub fn spawn_at(path: PathBuf, pairs: Vec<Mac>, pace: Pace) -> (GuestHandle, mpsc::Receiver<Box<GuestEvent>>) {
         Self::begin(path, pairs, pace, Some(Instant::now()))
     }
 
     /// As [`Self::spawn_at`] where the guest's CPUs do not run yet: the channel is opened, and the hello waits for
     /// [`GuestHandle::awake`].
     #[must_use]
-    pub fn spawn_asleep(path: PathBuf, pairs: Vec<Mac>, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+    pub fn spawn_asleep(path: PathBuf, pairs: Vec<Mac>, pace: Pace) -> (GuestHandle, mpsc::Receiver<Box<GuestEvent>>) {
         Self::begin(path, pairs, pace, None)
     }
 
@@ -98,11 +99,11 @@ impl GuestLink {
         pairs: Vec<Mac>,
         pace: Pace,
         greet_from: Option<Instant>,
-    ) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+    ) -> (GuestHandle, mpsc::Receiver<Box<GuestEvent>>) {
         let (order_sender, orders) = mpsc::channel(QUEUE);
         let (agent_sender, agent) = watch::channel(None);
         let (event_sender, events) = mpsc::channel(EVENTS);
-        let link = Self {
+        let mut link = Self {
             pairs,
             pace,
             greet_from,
@@ -111,17 +112,18 @@ impl GuestLink {
             agent: agent_sender,
             next_id: 1,
         };
-        tokio::spawn(link.run(path));
+        tokio::spawn(async move { link.run(&path).await });
         let orders = order_sender;
         (GuestHandle { orders, agent }, events)
     }
 
-    async fn run(mut self, path: PathBuf) {
+    /// By reference: a future that owns what it is called on keeps it twice.
+    async fn run(&mut self, path: &Path) {
         let mut pause = self.pace.first;
         loop {
-            match connect(&path).await {
+            match connect(path).await {
                 Ok(stream) => {
-                    let end = Session::new(&mut self, stream).run().await;
+                    let end = Session::new(self, stream).run().await;
                     if self.agent.send_replace(None).is_some() {
                         self.outbox.gone();
                     }
@@ -146,7 +148,7 @@ impl GuestLink {
         loop {
             tokio::select! {
                 () = time::sleep_until(until) => return true,
-                order = self.orders.recv() => match order {
+                order = self.orders.recv() => match order.map(|order| *order) {
                     Some(Order::Ask { reply, .. }) => {
                         if reply.send(Err(Failure::NoAgent)).is_err() {
                             debug!("a request is no longer waited for");

@@ -15,7 +15,7 @@ const PER_SECOND: u32 = 10;
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    to: mpsc::Sender<GuestEvent>,
+    to: mpsc::Sender<Box<GuestEvent>>,
     budget: Budget,
     gone: bool,
     misbehaves: Option<&'static str>,
@@ -24,7 +24,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(to: mpsc::Sender<GuestEvent>) -> Self {
+    pub fn new(to: mpsc::Sender<Box<GuestEvent>>) -> Self {
         Self {
             to,
             budget: Budget::new(BURST, PER_SECOND, Instant::now()),
@@ -87,7 +87,7 @@ impl Outbox {
         let Ok(permit) = to.reserve().await else { return false };
         if let Some(event) = self.next() {
             self.budget.spend(1);
-            permit.send(event);
+            permit.send(Box::new(event));
         }
         true
     }

@@ -43,7 +43,8 @@ pub(crate) struct Session<'a> {
     /// Bytes of the first of `out` that have left.
     begun: usize,
     asked: HashMap<u64, (Mac, Reply)>,
-    known: BTreeMap<Mac, PairState>,
+    /// The pairs, as they were last told.
+    known: Vec<PairState>,
     /// Ids of this session's requests begin here: anything lower was not asked by us.
     first_id: u64,
     /// Ids asked of the agent that may be there now begin here: anything lower went to one that is gone.
@@ -67,7 +68,7 @@ impl<'a> Session<'a> {
             out: VecDeque::new(),
             begun: 0,
             asked: HashMap::new(),
-            known: BTreeMap::new(),
+            known: Vec::new(),
             first_id: link.next_id,
             present_id: link.next_id,
             hello_at: now,
@@ -81,7 +82,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub async fn run(mut self) -> End {
+    pub async fn run(&mut self) -> End {
         loop {
             match self.turn().await {
                 Ok(true) => {}
@@ -104,7 +105,7 @@ impl<'a> Session<'a> {
                 self.complain("it sends more than its budget");
             }
             writable = self.stream.writable(), if !self.out.is_empty() => writable?,
-            order = self.link.orders.recv() => match order {
+            order = self.link.orders.recv() => match order.map(|order| *order) {
                 Some(Order::Ask { action, mac, reply }) => self.ask(action, mac, reply),
                 Some(Order::Awake(from)) => self.link.greet_from = Some(from),
                 Some(Order::Hello) => self.opened(),
@@ -295,7 +296,7 @@ impl<'a> Session<'a> {
                     debug!(id, "late answer of a guest's");
                     return;
                 };
-                let outcome = match self.known.get(&asked) {
+                let outcome = match self.known.iter().find(|known| known.mac == asked) {
                     Some(state) if asked == mac => Ok(state.clone()),
                     _ => {
                         self.complain("it answers for another pair");
@@ -344,8 +345,8 @@ impl<'a> Session<'a> {
             news
         });
         if news || !asked {
-            self.known.clone_from(&pairs);
-            self.link.outbox.hello(agent, pairs.into_values().collect());
+            self.known = pairs.into_values().collect();
+            self.link.outbox.hello(agent, self.known.clone());
         } else {
             for state in pairs.into_values() {
                 self.changed(state);
@@ -358,10 +359,12 @@ impl<'a> Session<'a> {
             self.complain("it reports a pair that it does not have");
             return;
         };
-        if self.known.get(&state.mac) != Some(&state) {
-            self.known.insert(state.mac, state.clone());
-            self.link.outbox.state(state);
+        match self.known.iter_mut().find(|known| known.mac == state.mac) {
+            Some(known) if *known == state => return,
+            Some(known) => known.clone_from(&state),
+            None => self.known.push(state.clone()),
         }
+        self.link.outbox.state(state);
     }
 
     fn complain(&mut self, what: &'static str) {

@@ -83,14 +83,14 @@ async fn flooded(bytes: Vec<u8>) -> Vec<GuestEvent> {
             .await
             .expect("the other guest is served");
         while let Ok(event) = bad_events.try_recv() {
-            events.push(event);
+            events.push(*event);
         }
     }
     agent.await.expect("answered");
     assert!(!flooding.is_finished(), "the flood goes on all the while");
     // Until what it may send at once is used up.
     while let Ok(Some(event)) = timeout(Duration::from_millis(500), bad_events.recv()).await {
-        events.push(event);
+        events.push(*event);
         if events.len() > 2 * BURST {
             break;
         }

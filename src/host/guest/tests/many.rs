@@ -276,7 +276,7 @@ async fn fifty_guests_are_served_beside_one_that_floods_which_costs_a_bounded_am
         assert_eq!(count.load(Ordering::SeqCst), asked, "each request came, and came once");
         while let Ok(event) = told.try_recv() {
             // The answers bring the pair's state, once; nothing else has happened.
-            assert!(matches!(event, GuestEvent::State(_)), "{event:?}");
+            assert!(matches!(*event, GuestEvent::State(_)), "{event:?}");
         }
     }
 }

@@ -14,7 +14,8 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
-/// Events that wait for a slow reader. A migration brings about ten.
+/// Events that wait for a slow reader. A migration brings about ten. What goes through a channel here is boxed: each has room for
+/// 32 at any time, and a host a thousand monitors.
 pub(crate) const EVENTS: usize = 256;
 
 /// A command on its way from a handle to the task.
@@ -62,7 +63,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub fn new(
         socket: Socket,
-        events: mpsc::Sender<Stamped>,
+        events: mpsc::Sender<Box<Stamped>>,
         plugged: watch::Sender<BTreeSet<String>>,
         ready: oneshot::Sender<()>,
     ) -> Self {
@@ -81,13 +82,15 @@ impl Connection {
     }
 
     /// Runs until the connection or the last handle is gone; gives the reason.
-    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> String {
+    ///
+    /// By reference: a future that owns what it is called on keeps it twice.
+    pub async fn run(&mut self, requests: &mut mpsc::Receiver<Box<Request>>) -> String {
         // In this order: from the first on nothing is missed, the others tell what was before it.
         self.ask(Pending::Enable);
         self.ask(Pending::Status);
         self.ask(Pending::Peripherals);
         loop {
-            match self.turn(&mut requests).await {
+            match self.turn(requests).await {
                 Ok(true) => {}
                 Ok(false) => return "no longer needed".into(),
                 Err(e) => return e.to_string(),
@@ -95,7 +98,7 @@ impl Connection {
         }
     }
 
-    async fn turn(&mut self, requests: &mut mpsc::Receiver<Request>) -> io::Result<bool> {
+    async fn turn(&mut self, requests: &mut mpsc::Receiver<Box<Request>>) -> io::Result<bool> {
         self.flush()?;
         let idle = !self.pending.values().any(|p| !matches!(p, Pending::Cancel));
         tokio::select! {
@@ -105,7 +108,7 @@ impl Connection {
             }
             writable = self.socket.writable(), if !self.out.is_empty() => writable?,
             request = requests.recv(), if idle => match request {
-                Some(request) => self.accept(request),
+                Some(request) => self.accept(*request),
                 None => return Ok(false),
             },
             () = self.events.room(), if self.events.is_behind() => self.events.catch_up(),
@@ -323,14 +326,14 @@ fn unusable(command: &str, why: &str) -> io::Error {
 
 /// Events on their way to a reader that may be slow, or gone.
 struct Sink {
-    to: mpsc::Sender<Stamped>,
+    to: mpsc::Sender<Box<Stamped>>,
     lost: u64,
     /// The guard's latest word, which is not lost with the others.
     surely: Option<Stamped>,
 }
 
 impl Sink {
-    fn new(to: mpsc::Sender<Stamped>) -> Self {
+    fn new(to: mpsc::Sender<Box<Stamped>>) -> Self {
         Self {
             to,
             lost: 0,
@@ -339,7 +342,7 @@ impl Sink {
     }
 
     fn push(&mut self, stamped: Stamped) {
-        if self.is_behind() || self.to.try_send(stamped).is_err() {
+        if self.is_behind() || self.to.try_send(Box::new(stamped)).is_err() {
             self.lost();
         }
     }
@@ -347,8 +350,8 @@ impl Sink {
     fn push_surely(&mut self, stamped: Stamped) {
         if self.is_behind() {
             self.surely = Some(stamped);
-        } else if let Err(mpsc::error::TrySendError::Full(stamped)) = self.to.try_send(stamped) {
-            self.surely = Some(stamped);
+        } else if let Err(mpsc::error::TrySendError::Full(stamped)) = self.to.try_send(Box::new(stamped)) {
+            self.surely = Some(*stamped);
         }
     }
 
@@ -367,14 +370,14 @@ impl Sink {
 
     fn catch_up(&mut self) {
         if let Some(stamped) = self.surely.take() {
-            if let Err(mpsc::error::TrySendError::Full(stamped)) = self.to.try_send(stamped) {
-                self.surely = Some(stamped);
+            if let Err(mpsc::error::TrySendError::Full(stamped)) = self.to.try_send(Box::new(stamped)) {
+                self.surely = Some(*stamped);
                 return;
             }
         }
         let event = Event::Resync { lost: self.lost };
         let at = SystemTime::now();
-        if self.lost > 0 && self.to.try_send(Stamped { at, event }).is_ok() {
+        if self.lost > 0 && self.to.try_send(Box::new(Stamped { at, event })).is_ok() {
             self.lost = 0;
         }
     }

@@ -47,7 +47,7 @@ pub struct QmpLink {
 impl QmpLink {
     /// Starts it. It ends, and with it the connection, when the link or the receiver is dropped.
     #[must_use]
-    pub fn spawn(path: PathBuf) -> (Self, mpsc::Receiver<LinkEvent>) {
+    pub fn spawn(path: PathBuf) -> (Self, mpsc::Receiver<Box<LinkEvent>>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (current_sender, current) = watch::channel(None);
         let hint = Arc::new(Notify::new());
@@ -105,7 +105,7 @@ impl Drop for QmpLink {
 
 async fn keep(
     path: PathBuf,
-    events: mpsc::Sender<LinkEvent>,
+    events: mpsc::Sender<Box<LinkEvent>>,
     current: watch::Sender<Option<Qmp>>,
     hint: &Notify,
 ) -> Option<()> {
@@ -117,17 +117,17 @@ async fn keep(
                 pause = FIRST_PAUSE;
                 said = None;
                 current.send_replace(Some(qmp.clone()));
-                events.send(LinkEvent::Connected(qmp.clone())).await.ok()?;
+                events.send(Box::new(LinkEvent::Connected(qmp.clone()))).await.ok()?;
                 let passed = pass_on(reports, &events).await;
                 current.send_replace(None);
                 passed?;
                 let reason = qmp.ended().await;
-                events.send(LinkEvent::Lost { reason }).await.ok()?;
+                events.send(Box::new(LinkEvent::Lost { reason })).await.ok()?;
             }
             Err(error) => {
                 let kind = std::mem::discriminant(&error);
                 if said.replace(kind) != Some(kind) {
-                    events.send(LinkEvent::Unreachable { error }).await.ok()?;
+                    events.send(Box::new(LinkEvent::Unreachable { error })).await.ok()?;
                 }
             }
         }
@@ -140,14 +140,14 @@ async fn keep(
 }
 
 /// Passes events on until the connection ends; `None` where nobody takes them any more.
-async fn pass_on(mut reports: mpsc::Receiver<Stamped>, events: &mpsc::Sender<LinkEvent>) -> Option<()> {
+async fn pass_on(mut reports: mpsc::Receiver<Box<Stamped>>, events: &mpsc::Sender<Box<LinkEvent>>) -> Option<()> {
     loop {
         let report = tokio::select! {
             report = reports.recv() => report,
             () = events.closed() => return None,
         };
         match report {
-            Some(stamped) => events.send(LinkEvent::Event(stamped)).await.ok()?,
+            Some(stamped) => events.send(Box::new(LinkEvent::Event(*stamped))).await.ok()?,
             None => return Some(()),
         }
     }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
@@ -23,9 +23,10 @@ pub const GREETING: Duration = Duration::from_secs(5);
 /// A monitor. Clones share one connection, which ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Qmp {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Box<Request>>,
     plugged: watch::Receiver<BTreeSet<String>>,
-    ended: watch::Receiver<Option<Arc<str>>>,
+    /// Set before the other end of `requests` is dropped.
+    ended: Arc<OnceLock<Arc<str>>>,
 }
 
 impl Qmp {
@@ -34,7 +35,7 @@ impl Qmp {
     ///
     /// # Errors
     /// Nobody listens, nobody greets within `patience`, or it is no monitor.
-    pub async fn connect(path: &Path, patience: Duration) -> Result<(Self, mpsc::Receiver<Stamped>), QmpError> {
+    pub async fn connect(path: &Path, patience: Duration) -> Result<(Self, mpsc::Receiver<Box<Stamped>>), QmpError> {
         let no_greeting = |_| QmpError::NoGreeting {
             path: path.to_owned(),
             after: patience,
@@ -57,13 +58,14 @@ impl Qmp {
 
         let (event_sender, events) = mpsc::channel(EVENTS);
         let (plugged_sender, plugged) = watch::channel(BTreeSet::new());
-        let (ended_sender, ended) = watch::channel(None);
+        let ended = Arc::new(OnceLock::new());
         let (ready_sender, ready) = oneshot::channel();
-        let (requests, request_receiver) = mpsc::channel(QUEUE);
-        let connection = Connection::new(socket, event_sender, plugged_sender, ready_sender);
+        let (requests, mut request_receiver) = mpsc::channel(QUEUE);
+        let mut connection = Connection::new(socket, event_sender, plugged_sender, ready_sender);
+        let reason = Arc::clone(&ended);
         tokio::spawn(async move {
-            let reason = connection.run(request_receiver).await;
-            ended_sender.send_replace(Some(Arc::from(reason)));
+            let ended = connection.run(&mut request_receiver).await;
+            reason.get_or_init(|| Arc::from(ended));
         });
         let qmp = Self {
             requests,
@@ -109,13 +111,13 @@ impl Qmp {
             })?;
         let sent = Arc::new(AtomicBool::new(false));
         let (reply, answer) = oneshot::channel();
-        let request = Request {
+        let request = Box::new(Request {
             name: name.to_owned(),
             arguments,
             fd,
             sent: sent.clone(),
             reply,
-        };
+        });
         // On a timeout the future, and with it the receiving end, is dropped before `sent` is read.
         let outcome = time::timeout(timeout, async {
             self.requests.send(request).await.ok()?;
@@ -167,17 +169,15 @@ impl Qmp {
 
     /// Waits until the connection has ended; gives the reason.
     pub async fn ended(&self) -> Arc<str> {
-        let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_else(|| Arc::from("unknown")),
-            Err(_) => Arc::from("its task has ended"),
-        }
+        self.requests.closed().await;
+        let reason = self.ended.get().cloned();
+        reason.unwrap_or_else(|| Arc::from("its task has ended"))
     }
 
     /// The connection is still there, as far as is known.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.ended.borrow().is_none() && self.ended.has_changed().is_ok()
+        !self.requests.is_closed()
     }
 }
 

@@ -9,7 +9,8 @@ use tokio::net::UnixStream;
 
 /// Longest line taken from QEMU. `query-qmp-schema`, the longest answer there is, has 0.3 MB in QEMU 10.
 pub(crate) const LONGEST_LINE: usize = 16 * 1024 * 1024;
-const READ: usize = 64 * 1024;
+/// Read at once. Into memory of the reader's own: a thousand monitors that say nothing keep no room for what they might say.
+const READ: usize = 16 * 1024;
 
 /// A line on its way to QEMU.
 #[derive(Debug)]
@@ -76,13 +77,16 @@ impl Socket {
 
     /// Takes in what has arrived; `false` where that is nothing.
     pub fn take(&mut self) -> io::Result<bool> {
-        self.held.reserve(READ);
-        match self.stream.try_read_buf(&mut self.held) {
+        let mut bytes = [0; READ];
+        match self.stream.try_read(&mut bytes) {
             Ok(0) => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "QEMU closed the connection",
             )),
-            Ok(_) => Ok(true),
+            Ok(n) => {
+                self.held.extend_from_slice(&bytes[..n]);
+                Ok(true)
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(e) => Err(e),
         }
@@ -105,8 +109,8 @@ impl Socket {
             };
             let line: Vec<u8> = self.held.drain(..=self.searched + end).collect();
             self.searched = 0;
-            // One large answer does not keep its memory for the life of the domain.
-            if self.held.is_empty() && self.held.capacity() > 4 * READ {
+            // An answer does not keep its memory for the life of the domain.
+            if self.held.is_empty() {
                 self.held = Vec::new();
             }
             if !std::mem::take(&mut self.skipping) {

@@ -36,7 +36,7 @@ impl Default for Start {
     }
 }
 
-type Client = Result<(Qmp, mpsc::Receiver<Stamped>), QmpError>;
+type Client = Result<(Qmp, mpsc::Receiver<Box<Stamped>>), QmpError>;
 
 impl Qemu {
     async fn start(start: Start) -> (Self, Client) {
@@ -86,7 +86,7 @@ impl Qemu {
     }
 }
 
-async fn next(events: &mut mpsc::Receiver<Stamped>) -> Event {
+async fn next(events: &mut mpsc::Receiver<Box<Stamped>>) -> Event {
     let stamped = timeout(LONG, events.recv()).await.expect("an event comes");
     stamped.expect("connected").event
 }

@@ -131,10 +131,10 @@ fn a_pair_that_is_indirect_again_says_that_it_waits_for_its_next_start() {
     record.xml_stale = false;
     record.pairs.insert(
         mac(),
-        PairRecord {
+        Box::new(PairRecord {
             pf: Some(pf()),
             ..PairRecord::default()
-        },
+        }),
     );
     let mut guest = Guest::new(record, Settings::default());
     let seen = Outcome::Looked(picture(Job::None, true, false));

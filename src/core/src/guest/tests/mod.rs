@@ -145,7 +145,7 @@ fn record(stage: Stage) -> Record {
         pf: Some(pf()),
         held_back: None,
     };
-    record.pairs.insert(mac(), pair);
+    record.pairs.insert(mac(), Box::new(pair));
     record.xml_stale = false;
     record
 }

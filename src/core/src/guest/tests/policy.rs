@@ -155,7 +155,7 @@ fn only_the_pair_that_is_meant_is_drained() {
         pf: Some(pf()),
         held_back: None,
     };
-    record.pairs.insert(other, pair);
+    record.pairs.insert(other, Box::new(pair));
     let mut guest = Guest::new(record, Settings::default());
     let mut seen = picture(Job::None, true, true);
     seen.standby.insert(other, standby(true));

@@ -198,10 +198,10 @@ fn why_a_guest_is_on_its_standby_is_not_forgotten_when_that_takes_another_group(
     let mut record = record(Stage::Running);
     record.pairs.insert(
         mac(),
-        PairRecord {
+        Box::new(PairRecord {
             pf: Some(pf()),
             ..PairRecord::default()
-        },
+        }),
     );
     let mut guest =
         Guest::new(record, Settings::default()).with_paths(paths(MulticastPolicy::Follow, WhilePrimary::Keep));

@@ -54,12 +54,12 @@ impl Guest {
         self.directory.path().join("agent")
     }
 
-    pub fn host(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+    pub fn host(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<Box<GuestEvent>>) {
         GuestLink::spawn_at(self.path(), vec![mac(1), mac(2)], pace)
     }
 
     /// Whose CPUs do not run yet.
-    pub fn host_of_arriving(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<GuestEvent>) {
+    pub fn host_of_arriving(&self, pace: Pace) -> (GuestHandle, mpsc::Receiver<Box<GuestEvent>>) {
         GuestLink::spawn_asleep(self.path(), vec![mac(1), mac(2)], pace)
     }
 
@@ -151,9 +151,9 @@ impl Port {
     }
 }
 
-pub async fn next(events: &mut mpsc::Receiver<GuestEvent>) -> GuestEvent {
+pub async fn next(events: &mut mpsc::Receiver<Box<GuestEvent>>) -> GuestEvent {
     let event = timeout(LONG, events.recv()).await.expect("an event comes");
-    event.expect("the link lives")
+    *event.expect("the link lives")
 }
 
 pub fn hello(pairs: Vec<PairState>) -> GuestEvent {
