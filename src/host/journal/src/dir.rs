@@ -1,9 +1,9 @@
-//! One directory of files that are replaced whole.
+//! One directory of files that are replaced whole, or get another line.
 
 use crate::error::{JournalError, io};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -109,6 +109,36 @@ impl Dir {
             Durable::Yes => self.flush(),
             Durable::No => Ok(()),
         }
+    }
+
+    /// Adds a line, for good, to a file of whole lines. `false`: the file is to be replaced instead, as it is not there, a crash
+    /// has cut its last line short, or it would come to more than `limit` bytes.
+    ///
+    /// An error leaves the lines from before as the only whole ones.
+    pub(crate) fn append(&self, target: &Path, line: &[u8], limit: u64) -> Result<bool, JournalError> {
+        let failed = |e| io("written", target, e);
+        let mut file = match options().read(true).append(true).open(target) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(io("opened", target, error)),
+        };
+        let before = file.metadata().map_err(failed)?.len();
+        let Some(end) = before.checked_sub(1).filter(|_| before + line.len() as u64 <= limit) else {
+            return Ok(false);
+        };
+        let mut last = [0];
+        file.read_exact_at(&mut last, end).map_err(failed)?;
+        if last != [b'\n'] {
+            return Ok(false);
+        }
+        // The new length is flushed with the data (fdatasync(2)); the directory's entry is there already.
+        if let Err(error) = file.write_all(line).and_then(|()| file.sync_data()) {
+            if let Err(left) = file.set_len(before) {
+                tracing::debug!(file = %target.display(), error = %left, "half a line left behind");
+            }
+            return Err(failed(error));
+        }
+        Ok(true)
     }
 
     /// Removes a file for good. Returns whether it was there.

@@ -8,8 +8,9 @@
 //!       timelines/<uuid>.jsonl   last runs of a domain, one a line
 //! ```
 //!
-//! A record is written to a temporary file, flushed, renamed over the old one, and the directory is flushed: after a
-//! crash at any point the old record is there whole, or the new one is.
+//! A record is added as a line to its file, which is flushed; the last whole line counts. A file that is new or has grown long is
+//! written anew beside the old one, flushed, renamed over it, and the directory is flushed. After a crash at any point the old
+//! record is there whole, or the new one is.
 //!
 //! All calls block on the disk. None of them waits for another process.
 

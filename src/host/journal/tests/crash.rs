@@ -106,13 +106,85 @@ fn a_full_disk_keeps_the_old_record() {
 }
 
 #[test]
+fn a_line_that_a_crash_has_cut_short_is_no_record() {
+    let id = DomainId::from_bytes(ID);
+    let written = |records: &[&str]| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("opened");
+        for record in records {
+            journal.put(&id, record).expect("written");
+        }
+        let file = dir.path().join(format!("domains/{id}.json"));
+        let content = std::fs::read(&file).expect("there");
+        (dir, journal, file, content)
+    };
+    let (_, _, _, old) = written(&["old"]);
+    let (_dir, journal, file, both) = written(&["old", "new"]);
+    assert!(both.starts_with(&old), "a record is added");
+    for cut in old.len()..=both.len() {
+        // What was not written of a file that is longer by now is zeros.
+        for zeros in [0, both.len() - cut] {
+            let mut content = both[..cut].to_vec();
+            content.resize(cut + zeros, 0);
+            std::fs::write(&file, &content).expect("cut");
+            let expected = if cut == both.len() { "new" } else { "old" };
+            let found = journal.get::<String>(&id).expect("whole");
+            assert_eq!(found.as_deref(), Some(expected), "cut at {cut}, {zeros} zeros");
+            journal.put(&id, &"newest").expect("written");
+            assert_eq!(journal.get::<String>(&id).expect("whole").as_deref(), Some("newest"));
+        }
+    }
+}
+
+#[test]
+fn a_file_does_not_grow_without_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = Journal::open(dir.path()).expect("opened");
+    let id = DomainId::from_bytes(ID);
+    let file = dir.path().join(format!("domains/{id}.json"));
+    for number in 0..1000 {
+        let record = (number, "x".repeat(number));
+        journal.put(&id, &record).expect("written");
+        assert_eq!(journal.get(&id).expect("whole"), Some(record));
+        assert!(std::fs::metadata(&file).expect("there").len() <= 16 * 1024);
+    }
+    // One that is longer than that is a file by itself.
+    for number in [20_000, 3, 30_000, 40_000] {
+        let record = (number, "x".repeat(number));
+        journal.put(&id, &record).expect("written");
+        assert_eq!(journal.get(&id).expect("whole"), Some(record));
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_the_old_record_in_a_file_that_grows() {
+    on_tmpfs("size=12k", |dir| {
+        let journal = Journal::open(dir).expect("opened");
+        let id = DomainId::from_bytes(ID);
+        let record = |number: u32| (number, "x".repeat(1000));
+        let mut kept = 0;
+        let error = loop {
+            match journal.put(&id, &record(kept + 1)) {
+                Ok(()) => kept += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, JournalError::Full { .. }), "{error:?}");
+        assert!(kept > 1, "it has grown");
+        assert_eq!(journal.get(&id).expect("whole"), Some(record(kept)));
+        let content = std::fs::read(dir.join(format!("domains/{id}.json"))).expect("there");
+        assert_eq!(content.last(), Some(&b'\n'), "nothing of the attempt is left");
+    });
+}
+
+#[test]
 fn a_disk_without_inodes_keeps_the_old_record() {
     // Root, three directories, the lock, the record.
     on_tmpfs("nr_inodes=6", |dir| {
         let journal = Journal::open(dir).expect("opened");
         let id = DomainId::from_bytes(ID);
         journal.put(&id, &"old").expect("written");
-        let error = journal.put(&id, &"new").expect_err("no inode");
+        let error = journal.put(&id, &"x".repeat(20_000)).expect_err("no inode");
         assert!(matches!(error, JournalError::Full { .. }), "{error:?}");
         assert_eq!(journal.get::<String>(&id).expect("whole").as_deref(), Some("old"));
         journal.remove(&id).expect("removing needs no space");
