@@ -138,6 +138,10 @@ impl<'a> Session<'a> {
                 self.out.pop_front();
             }
         }
+        if self.out.is_empty() {
+            // Nothing goes on, most often for hours.
+            self.out = VecDeque::new();
+        }
         Ok(())
     }
 

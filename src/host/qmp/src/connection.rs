@@ -5,7 +5,7 @@ use crate::guard::{Guard, Verdict};
 use crate::message::{self, Message, Refusal};
 use crate::socket::{Line, Outgoing, Socket};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -48,7 +48,8 @@ enum Pending {
 pub(crate) struct Connection {
     socket: Socket,
     out: VecDeque<Outgoing>,
-    pending: HashMap<u64, Pending>,
+    /// By id. A few at most, and none most of the time.
+    pending: Vec<(u64, Pending)>,
     next_id: u64,
     guard: Guard,
     /// QEMU reports migrations. libvirt sees to that, too.
@@ -70,7 +71,7 @@ impl Connection {
         Self {
             socket,
             out: VecDeque::new(),
-            pending: HashMap::new(),
+            pending: Vec::new(),
             next_id: 1,
             guard: Guard::default(),
             hearing: false,
@@ -100,7 +101,7 @@ impl Connection {
 
     async fn turn(&mut self, requests: &mut mpsc::Receiver<Box<Request>>) -> io::Result<bool> {
         self.flush()?;
-        let idle = !self.pending.values().any(|p| !matches!(p, Pending::Cancel));
+        let idle = self.pending.iter().all(|(_, p)| matches!(p, Pending::Cancel));
         tokio::select! {
             readable = self.socket.readable() => {
                 readable?;
@@ -226,7 +227,7 @@ impl Connection {
     fn line(&mut self, pending: Pending, name: &str, arguments: &Map<String, Value>) -> Vec<u8> {
         let id = self.next_id;
         self.next_id += 1;
-        self.pending.insert(id, pending);
+        self.pending.push((id, pending));
         let mut line = json!({"execute": name, "arguments": arguments, "id": id}).to_string();
         line.push('\n');
         line.into_bytes()
@@ -239,13 +240,20 @@ impl Connection {
             }
             self.out.pop_front();
         }
+        if self.out.is_empty() && self.pending.is_empty() {
+            // Nothing goes on, most often for hours.
+            (self.out, self.pending) = (VecDeque::new(), Vec::new());
+        }
         Ok(())
     }
 
     fn answered(&mut self, id: Option<u64>, outcome: Result<Value, Refusal>) -> io::Result<()> {
         // QEMU leaves the id out where it could not read the command: that can only be the one in flight.
-        let id = id.or_else(|| self.pending.keys().min().copied());
-        let Some(pending) = id.and_then(|id| self.pending.remove(&id)) else {
+        let place = match id {
+            Some(id) => self.pending.iter().position(|(known, _)| *known == id),
+            None => (!self.pending.is_empty()).then_some(0),
+        };
+        let Some((_, pending)) = place.map(|place| self.pending.remove(place)) else {
             debug!(id, "answer to nothing of ours, dropped");
             return Ok(());
         };
