@@ -4,6 +4,7 @@ mod adapters;
 mod api;
 mod crash;
 mod indirect;
+mod inside;
 mod logging;
 mod lowers;
 mod memory;

@@ -3,6 +3,7 @@
 
 use crate::adapters::{Adapters, GuestLinks, agent_pair, chain, migration_seen, primary_of};
 use crate::crash::{self, Side};
+use crate::inside::{Inside, look_inside};
 use crate::logging::message_id;
 use crate::reservations;
 use crate::shared::Shared;
@@ -14,8 +15,7 @@ use hybond_core::ids::Mac;
 use hybond_core::spec::{DomainSpec, Flavor};
 use hybond_domxml::AgentChannel;
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink, Pace};
-use hybond_libvirt::Scope;
-use hybond_qmp::{LinkEvent, MigrationStatus, Qmp, QmpLink, Stamped};
+use hybond_qmp::{LinkEvent, MigrationStatus, QmpLink, Stamped};
 use hybond_vfio::PlugWay;
 use hybond_wire::agent::Path as ActivePath;
 use hybond_wire::control::{DomainStatus, PairStatus, Run};
@@ -50,7 +50,7 @@ pub struct View {
 
 type InFlight = Pin<Box<dyn Future<Output = (Instant, Result<Outcome, Failure>)> + Send>>;
 
-/// Where in the guest its NICs are, and its agent's port.
+/// A look into the guest that is under way.
 type Finding = Pin<Box<dyn Future<Output = Option<Inside>> + Send>>;
 
 /// How long a guest that is taken up waits for the first word about it, most often libvirt's, before it looks. What is said right
@@ -537,6 +537,7 @@ impl Task {
                 Arc::clone(&self.shared),
                 self.guest.id(),
                 qmp.clone(),
+                self.guest.record().stage != Stage::Running,
             ))),
             _ => None,
         };
@@ -764,63 +765,4 @@ fn request_kind(request: &Request) -> &'static str {
         Request::Plug => "plug",
         Request::SetPolicy(..) => "set",
     }
-}
-
-/// Before the guest runs, if it comes by migration. A virtio guest is asked by QEMU to announce itself, five times, and has
-/// better to do in its first moments; each time its CPU reads a register for that, which waits for QEMU's main lock. The MACs of
-/// pairs are announced from their standbys instead. Other NICs are QEMU's to announce.
-async fn spare_the_guest(shared: &Shared, qmp: &Qmp, xml: &str) {
-    let rounds = match hybond_domxml::has_only_pairs(xml) {
-        Ok(true) => 0,
-        // An emulated primary that is plugged soon would be announced with the rest.
-        _ if shared.adapters.way == PlugWay::Emulated => 1,
-        _ => return,
-    };
-    if let Err(error) = qmp.announce_arrivals(rounds).await {
-        debug!(error = chain(&error), "QEMU announces the guest as often as it likes");
-    }
-}
-
-/// What the running domain's XML tells.
-struct Inside {
-    /// The agent's channel. libvirt chooses its socket, with the domain's number in it.
-    agent: AgentChannel,
-    /// Where the NICs are in the guest.
-    slots: Vec<hybond_domxml::Slots>,
-}
-
-/// Waits until libvirt has it all.
-async fn look_inside(shared: Arc<Shared>, id: hybond_core::ids::DomainId, qmp: Qmp) -> Option<Inside> {
-    const PAUSE: Duration = Duration::from_millis(500);
-    const TRIES: u32 = 120;
-    let mut connected = shared.adapters.libvirt.connected();
-    for _ in 0..TRIES {
-        match shared.adapters.libvirt.domain_xml(id, Scope::Live).await {
-            Ok(Some(xml)) => match hybond_domxml::agent_channel(&xml) {
-                Ok(Some(agent)) => {
-                    let slots = hybond_domxml::slots(&xml).unwrap_or_else(|error| {
-                        debug!(
-                            error = chain(&error),
-                            "the domain's XML does not say where its NICs are"
-                        );
-                        Vec::new()
-                    });
-                    spare_the_guest(&shared, &qmp, &xml).await;
-                    return Some(Inside { agent, slots });
-                }
-                Ok(None) => debug!("the domain's XML has no path for the agent's channel yet"),
-                Err(error) => debug!(error = chain(&error), "the domain's XML cannot be read"),
-            },
-            Ok(None) => return None,
-            Err(error) => debug!(error = chain(&error), "the domain's XML cannot be had"),
-        }
-        // Right after a start, libvirt's connection is being opened.
-        let gone = tokio::time::timeout(PAUSE, connected.changed()).await;
-        if let Ok(Err(_)) = gone {
-            // Nobody keeps the connection any more: the daemon ends.
-            return None;
-        }
-    }
-    warn!("the domain has no channel org.hybond.agent.0: its traffic cannot be moved; run hybondctl enable again");
-    None
 }
