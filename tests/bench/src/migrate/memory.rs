@@ -1,12 +1,13 @@
 //! How long the VF takes to come back, by the size of the guest's memory: all of it is pinned for the VF.
 
 use super::stand::Stand;
+use super::way;
 use crate::figures::{Figure, Section, Slope, line};
 use crate::picture::{Series, lines};
 use crate::variant::{Keep, Measures, Rounds, Taken, Variant, interleave};
 use anyhow::{Context, Result, ensure};
+use hybond_lab::Host;
 use hybond_lab::scenario::{HybridGuest, Packages, timeline};
-use hybond_lab::{Host, Machine};
 use std::path::Path;
 
 const GUEST: &str = "bench-sized";
@@ -20,26 +21,54 @@ const BLACKOUT: &str = "stopped until resumed";
 /// What the destination does in between, by its names.
 const PHASES: [&str; 4] = ["prepare-vf", "plug", "primary-ready", "failback"];
 
+/// Of x86: 2 MiB.
+const HUGE_PAGE_MIB: u32 = 2;
+/// QEMU takes a few more than the guest has.
+const SPARE: u32 = 8;
+
+/// A guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Memory {
+    mib: u32,
+    /// Of huge pages, which the host has set apart.
+    huge: bool,
+}
+
+impl Memory {
+    /// Every size in small pages, and the largest in huge ones, too.
+    fn each(sizes: &[u32]) -> Vec<Self> {
+        let small = sizes.iter().map(|mib| Self { mib: *mib, huge: false });
+        let huge = sizes.iter().max().map(|mib| Self { mib: *mib, huge: true });
+        small.chain(huge).collect()
+    }
+
+    fn name(self) -> String {
+        let pages = if self.huge { ", huge pages" } else { "" };
+        format!("{} MiB{pages}", self.mib)
+    }
+
+    fn pages(self) -> u32 {
+        if self.huge { self.mib / HUGE_PAGE_MIB + SPARE } else { 0 }
+    }
+}
+
 /// A guest with so much memory.
 struct Sized<'a> {
     stand: &'a Stand<'a>,
-    mib: u32,
+    memory: Memory,
     migrations: usize,
-}
-
-fn called(mib: u32) -> String {
-    format!("{mib} MiB")
 }
 
 impl Sized<'_> {
     fn go(&self) -> Result<Measures> {
         let lab = self.stand.lab()?;
-        // Huge pages are for guests of one size.
-        lab.each(|host| host.ok("echo 0 >/proc/sys/vm/nr_hugepages"))?;
+        // Those that the guest does not have are the host's.
+        let pages = self.memory.pages();
+        lab.each(|host| way::set_huge_pages(host, pages))?;
         let (src, dst) = (lab.host("src"), lab.host("dst"));
         let mut guest = HybridGuest::new(GUEST, src);
-        guest.domain.memory = self.mib;
-        guest.domain.huge_pages = false;
+        guest.domain.memory = self.memory.mib;
+        guest.domain.huge_pages = self.memory.huge;
         guest.remove(lab.hosts())?;
         lab.each(|host| guest.guest.forget_console(host))?;
         guest.start(src)?;
@@ -87,7 +116,7 @@ fn share(phase: &str) -> String {
 
 impl Variant for Sized<'_> {
     fn name(&self) -> String {
-        called(self.mib)
+        self.memory.name()
     }
 
     fn once(&mut self, _round: usize) -> Result<Measures> {
@@ -108,10 +137,11 @@ pub fn bench(folder: &Path, rounds: usize, sizes: &[u32], keep: &mut Keep<'_>) -
     let stand = Stand::new(&packages)?;
     let migrations = MIGRATIONS.min(rounds);
     let mut variants: Vec<Box<dyn Variant>> = Vec::new();
-    for mib in sizes {
+    let all = Memory::each(sizes);
+    for memory in &all {
         variants.push(Box::new(Sized {
             stand: &stand,
-            mib: *mib,
+            memory: *memory,
             migrations,
         }));
     }
@@ -121,7 +151,7 @@ pub fn bench(folder: &Path, rounds: usize, sizes: &[u32], keep: &mut Keep<'_>) -
         failures: FAILURES,
     };
     interleave(&mut variants, goes, &mut |taken, goes| {
-        let (section, drawn) = section(sizes, taken);
+        let (section, drawn) = section(&all, taken);
         hybond_lab::svg::write(folder, "memory", drawn)?;
         keep(section, goes * migrations)
     })?;
@@ -130,7 +160,7 @@ pub fn bench(folder: &Path, rounds: usize, sizes: &[u32], keep: &mut Keep<'_>) -
 }
 
 /// The rows, and the picture.
-fn section(sizes: &[u32], taken: &Taken) -> (Section, String) {
+fn section(all: &[Memory], taken: &Taken) -> (Section, String) {
     let shares = PHASES.map(share);
     let rows: Vec<&str> = [ACTIVE]
         .into_iter()
@@ -140,21 +170,22 @@ fn section(sizes: &[u32], taken: &Taken) -> (Section, String) {
     let mut figures = Vec::new();
     for row in &rows {
         figures.extend(
-            sizes
-                .iter()
-                .filter_map(|mib| Figure::of(row, &called(*mib), "ms", &taken.samples(&called(*mib), row))),
+            all.iter()
+                .map(|memory| memory.name())
+                .filter_map(|name| Figure::of(row, &name, "ms", &taken.samples(&name, row))),
         );
     }
     let mut slopes = Vec::new();
     let mut series = Vec::new();
     for row in &rows {
-        let points: Vec<(f64, &Figure)> = sizes
+        let points: Vec<(f64, &Figure)> = all
             .iter()
-            .filter_map(|mib| {
+            .filter(|memory| !memory.huge)
+            .filter_map(|memory| {
                 let own = figures
                     .iter()
-                    .find(|figure| figure.what == *row && figure.variant == called(*mib));
-                own.map(|figure| (f64::from(*mib), figure))
+                    .find(|figure| figure.what == *row && figure.variant == memory.name());
+                own.map(|figure| (f64::from(memory.mib), figure))
             })
             .collect();
         let medians: Vec<(f64, f64)> = points
@@ -180,8 +211,9 @@ fn section(sizes: &[u32], taken: &Taken) -> (Section, String) {
         title: title.to_owned(),
         about: "A guest with a VF, migrated between two emulated hosts, by the size of its memory. QEMU pins all of it for the VF, \
                 after the guest has gone on at the destination: so that the guest stands no longer for it. Times are hybondd's \
-                own, of its timelines; each share is from the end of the one before it. The hosts have 2 GiB, which bounds the \
-                sizes."
+                own, of its timelines; each share is from the end of the one before it. Memory is in small pages where it is \
+                not said to be in huge ones (<memoryBacking><hugepages/>), which are there before the guest \
+                comes. Slopes and the picture are of small pages. The hosts have 2 GiB, which bounds the sizes."
             .to_owned(),
         figures,
         slopes,

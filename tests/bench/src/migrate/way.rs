@@ -274,9 +274,17 @@ pub fn prepare(host: &Host) -> Result<()> {
          systemctl restart hybondd"
     ))?;
     host.until("hybondd", "hybondctl host", Duration::from_secs(60))?;
+    set_huge_pages(host, HUGE_PAGES)
+}
+
+/// Sets so many huge pages of a host's memory apart.
+///
+/// # Errors
+/// There is not as much in one piece.
+pub fn set_huge_pages(host: &Host, pages: u32) -> Result<()> {
     host.ok(&format!(
         "n=/proc/sys/vm/nr_hugepages; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_memory; \
-         echo {HUGE_PAGES} >$n; read -r got <$n; [ $got -ge {HUGE_PAGES} ] || {{ echo \"$got huge pages\" >&2; exit 1; }}"
+         echo {pages} >$n; read -r got <$n; [ $got -ge {pages} ] || {{ echo \"$got huge pages\" >&2; exit 1; }}"
     ))?;
     Ok(())
 }
