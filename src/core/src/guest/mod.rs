@@ -339,6 +339,10 @@ impl Guest {
                 if self.is_looking() {
                     self.meanwhile.push(event.clone());
                 }
+                if event == Event::Migration(MigrationSeen::Completed) {
+                    // The guest is about to run at the destination, most likely.
+                    self.later(Retry::Job, now);
+                }
                 let before = self.seen.agent.clone();
                 self.seen.note(event);
                 self.note_switch(now, before.as_ref());

@@ -70,7 +70,10 @@ impl Guest {
             Stage::Incoming { .. } => self.incoming(now),
             Stage::Running => self.running(now),
             Stage::Draining { reason } => self.draining(now, reason),
-            // Only the end of the job tells that it failed.
+            // QEMU tells the end of its own part. Whoever asks libvirt has it ask QEMU, which has a guest to move: a question that
+            // comes while the guest stands still keeps it standing.
+            Stage::Outgoing { .. } if self.seen.migration() == MigrationSeen::Active => None,
+            // Before and after that, only the end of the job tells that it failed.
             Stage::Outgoing { .. } => self.may(Retry::Job, now).then_some(Action::LookAtJob),
             Stage::Leaving => self.leaving(now),
         };

@@ -418,3 +418,34 @@ fn a_drain_that_cannot_be_written_down_is_refused_at_once_with_the_reason() {
     assert!(matches!(answer(&mut guest, 0), Answer::Refused(reason) if reason.contains("is full")));
     assert_eq!(guest.record().stage, Stage::Running, "nothing was done to the guest");
 }
+
+#[test]
+fn nothing_is_asked_of_libvirt_while_qemu_copies_the_guest() {
+    let mut guest = on_vf();
+    drained(&mut guest, 1);
+    let outgoing = || Outcome::Job(DomainSeen::Active, Job::Outgoing);
+    expect(&mut guest, 1, Action::LookAtJob, outgoing());
+    guest.handle(200, Event::Migration(MigrationSeen::Active));
+    assert_eq!(guest.poll(5_000), None, "QEMU tells how it ends");
+    assert_eq!(guest.next_deadline(5_000), None);
+    guest.handle(6_000, Event::Running(false));
+    guest.handle(6_200, Event::Migration(MigrationSeen::Completed));
+    assert_eq!(guest.poll(6_200), None, "the guest is about to run elsewhere");
+    // It was lost on the way: libvirt has it run here again, and ends its job.
+    guest.handle(6_300, Event::Running(true));
+    let again = guest.next_deadline(6_300).expect("not for ever");
+    expect(&mut guest, again, Action::LookAtJob, no_job());
+    assert_eq!(guest.record().stage, Stage::Running);
+}
+
+#[test]
+fn a_migration_that_qemu_gives_up_brings_the_vf_back_at_once() {
+    let mut guest = on_vf();
+    drained(&mut guest, 1);
+    let outgoing = Outcome::Job(DomainSeen::Active, Job::Outgoing);
+    expect(&mut guest, 1, Action::LookAtJob, outgoing);
+    guest.handle(200, Event::Migration(MigrationSeen::Active));
+    guest.handle(5_000, Event::Migration(MigrationSeen::Idle));
+    expect(&mut guest, 5_000, Action::LookAtJob, no_job());
+    assert_eq!(guest.record().stage, Stage::Running);
+}
