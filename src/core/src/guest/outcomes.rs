@@ -135,9 +135,14 @@ impl Guest {
         for mac in self.record.macs() {
             let seen = self.seen.standby.get(&mac).map(|standby| standby.pf.clone());
             let pinned = self.pinned_pf(mac);
-            let pair = self.record_mut().pairs.entry(mac).or_default();
-            pair.pf = pinned.or(pair.pf.take()).or(seen);
-            if pair.pf.is_none() && self.record.wants_primary(mac) {
+            let known = self.record.pair(mac).pf;
+            let pf = pinned.or_else(|| known.clone()).or(seen);
+            let unknown = pf.is_none();
+            if pf != known {
+                // Only then: a record that is taken to be changed is no longer shared, and each look comes here.
+                self.record_mut().pairs.entry(mac).or_default().pf = pf;
+            }
+            if unknown && self.record.wants_primary(mac) {
                 let why = "libvirt has not said which PF its standby is on; start the domain again";
                 self.degraded.entry(mac).or_insert_with(|| why.to_owned());
             }
