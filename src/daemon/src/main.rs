@@ -3,6 +3,7 @@
 mod adapters;
 mod api;
 mod crash;
+mod disk;
 mod indirect;
 mod inside;
 mod logging;
@@ -65,8 +66,7 @@ fn main() -> anyhow::Result<()> {
     logging::begin();
     memory::one_arena();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // The work is waiting for others; two threads let one guest's burst not hold up another's.
-        .worker_threads(2)
+        .worker_threads(workers())
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -79,4 +79,10 @@ fn main() -> anyhow::Result<()> {
         drop(sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]));
         ended
     })
+}
+
+/// The work is waiting for others: two threads let one guest's burst not hold up another's. A host that is emptied has all of
+/// its guests drained at once, which is a millisecond of a core for each; with more cores that takes more threads.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
 }

@@ -1,6 +1,7 @@
 //! What the tasks of the daemon share: the host's adapters, the journal, and which guest has which task.
 
 use crate::adapters::Adapters;
+use crate::disk::Disk;
 use crate::task::{self, Message};
 use crate::timeline::Feed;
 use hybond_core::guest::{Answer, Event, Record, Request, Token};
@@ -22,6 +23,8 @@ pub struct Shared {
     pub adapters: Adapters,
     /// Stable storage.
     pub journal: Arc<Journal>,
+    /// Who writes to it.
+    pub disk: Disk,
     /// Phases, as they happen.
     pub feed: Arc<Feed>,
     /// When the daemon started: the clock of the guests' machines.
@@ -102,10 +105,11 @@ impl Drop for Withdrawn {
 impl Shared {
     /// With no guests yet.
     #[must_use]
-    pub fn new(adapters: Adapters, journal: Journal) -> Arc<Self> {
+    pub fn new(adapters: Adapters, journal: Journal, disk: Disk) -> Arc<Self> {
         Arc::new(Self {
             adapters,
             journal: Arc::new(journal),
+            disk,
             feed: Arc::default(),
             started: Instant::now(),
             reserving: tokio::sync::Mutex::new(()),
@@ -209,7 +213,9 @@ impl Shared {
     /// It could not be written; the old record is whole.
     pub async fn keep(&self, record: Arc<Record>) -> Result<(), JournalError> {
         let journal = Arc::clone(&self.journal);
-        on_disk(move || journal.put(&record.spec.id, record.as_ref())).await
+        self.disk
+            .run(move || journal.put(&record.spec.id, record.as_ref()))
+            .await
     }
 
     /// Puts a record of the host on stable storage, or removes it where there is none any more.
@@ -222,11 +228,12 @@ impl Shared {
         record: Option<T>,
     ) -> Result<(), JournalError> {
         let journal = Arc::clone(&self.journal);
-        on_disk(move || match record {
-            Some(record) => journal.put_named(name, &record),
-            None => journal.remove_named(name),
-        })
-        .await
+        self.disk
+            .run(move || match record {
+                Some(record) => journal.put_named(name, &record),
+                None => journal.remove_named(name),
+            })
+            .await
     }
 
     /// Removes a record.
@@ -235,14 +242,6 @@ impl Shared {
     /// It could not be removed.
     pub async fn drop_record(&self, id: DomainId) -> Result<(), JournalError> {
         let journal = Arc::clone(&self.journal);
-        on_disk(move || journal.remove(&id)).await
-    }
-}
-
-/// Runs what waits for a disk where it holds nobody up.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        self.disk.run(move || journal.remove(&id)).await
     }
 }

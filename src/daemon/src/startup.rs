@@ -2,6 +2,7 @@
 
 use crate::adapters::{Adapters, chain};
 use crate::api;
+use crate::disk::Disk;
 use crate::memory;
 use crate::pools::{self, Pools, Reader};
 use crate::reservations;
@@ -97,6 +98,7 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
     let (vfs, paths) = reader.look();
     book.set_pools(vfs);
     let journal = Journal::open(state)?;
+    let disk = Disk::start().context("cannot start the journal's threads")?;
     let records = records(&journal, &mut book)?;
     reservations::load(&journal, &mut book);
     let me = me(&config)?;
@@ -142,7 +144,7 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
         started: Instant::now(),
         config,
     };
-    let shared = Shared::new(adapters, journal);
+    let shared = Shared::new(adapters, journal, disk);
     for (record, kept) in records {
         info!(domain = record.spec.name, domain_uuid = %record.spec.id, stage = record.stage_name(), "{}: taken up again", record.spec.name);
         shared.take_up(record, kept);

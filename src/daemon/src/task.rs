@@ -263,11 +263,11 @@ impl Task {
     fn keep_run(&self, run: Run) {
         let (journal, id) = (Arc::clone(&self.shared.journal), self.guest.id());
         // Not waited for: a timeline that is lost in a crash is no loss to the guest.
-        tokio::task::spawn_blocking(move || {
+        drop(self.shared.disk.run(move || {
             if let Err(error) = journal.append_run(&id, &run) {
                 warn!(domain_uuid = %id, error = chain(&error), "the timeline could not be kept");
             }
-        });
+        }));
     }
 
     /// Ends the open run once everything is as it should be, or it is known why not.
@@ -340,11 +340,14 @@ impl Task {
             let Some(action) = action else {
                 if !self.guest.is_forgotten() && self.guest.in_flight().is_none() {
                     // What could not be written has been told, and nothing depends on it yet.
-                    drop(self.keep().await);
+                    drop(self.keep(false).await);
                 }
                 return None;
             };
-            let kept = self.keep().await;
+            let asked = matches!(action, Action::Answer { .. });
+            // Beside an answer an action may be under way; any other action is yet to begin.
+            let leasing = asked && matches!(self.guest.in_flight(), Some(Action::Lease(_)));
+            let kept = self.keep(leasing).await;
             if let Action::Answer { token, answer } = action {
                 crash::point(Side::Before, Some(crash::ANSWER));
                 self.answer(token, answer, kept);
@@ -360,12 +363,11 @@ impl Task {
             let phase = action.phase();
             crash::point(Side::Before, phase);
             if let Action::Release(_) = &action {
-                // The record must say so before anybody else may have the VF: `keep` gives it back.
+                // The record must say so before anybody else may have the VF: `keep` gives it back, with whatever else the
+                // record has to say before the next action.
                 let now = self.now();
                 self.guest.complete(now, Ok(Outcome::Done));
-                let kept = self.keep().await;
-                self.recorder
-                    .finish("release", kept.err().map(|failure| failure.reason));
+                self.recorder.finish("release", None);
                 crash::point(Side::After, phase);
                 continue;
             }
@@ -386,7 +388,8 @@ impl Task {
         self.shared.adapters.book().set_returning(self.guest.id(), returning);
     }
 
-    async fn keep(&mut self) -> Result<(), Failure> {
+    /// `leasing`: a lease is under way, and not in the record yet.
+    async fn keep(&mut self, leasing: bool) -> Result<(), Failure> {
         let record = self.guest.record();
         if self.kept.as_ref() == Some(record) {
             return Ok(());
@@ -394,7 +397,9 @@ impl Task {
         let record = Arc::clone(record);
         match self.shared.keep(Arc::clone(&record)).await {
             Ok(()) => {
-                self.give_back(&record);
+                if !leasing {
+                    self.give_back(&record);
+                }
                 self.kept = Some(record);
                 Ok(())
             }
@@ -412,10 +417,6 @@ impl Task {
 
     /// The pool gets back what a record on stable storage no longer names.
     fn give_back(&self, record: &Record) {
-        // What is being leased is not in the record yet.
-        if matches!(self.guest.in_flight(), Some(Action::Lease(_))) {
-            return;
-        }
         if record.stage == Stage::Running && self.shared.adapters.book().holds_for(record.spec.id) {
             // It has come: what was held for it is its own now, or of no use.
             let (shared, id) = (Arc::clone(&self.shared), record.spec.id);

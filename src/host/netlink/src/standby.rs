@@ -97,7 +97,9 @@ impl Netlink {
         // The standby's lower device, and the one below that if it is a VLAN.
         while let (Some(index), true) = (next, below.len() < 2) {
             let lower = self.link_at(index).await?;
-            next = lower.as_ref().and_then(|lower| lower.lower);
+            // A veth names its other end here, too.
+            let vlan = lower.as_ref().filter(|lower| matches!(lower.kind, Kind::Vlan { .. }));
+            next = vlan.and_then(|vlan| vlan.lower);
             below.extend(lower);
         }
         describe(&link, &below).map(Some)

@@ -99,7 +99,6 @@ impl Netlink {
         })
     }
 
-    /// Sets a device's MTU, and reads it back.
     /// Puts a device that was made to fit its standby back to what drivers begin with (`ether_setup()`). It may be gone.
     ///
     /// # Errors
@@ -111,6 +110,7 @@ impl Netlink {
         }
     }
 
+    /// Sets a device's MTU, and reads it back.
     pub(crate) async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<Change> {
         if link.mtu == mtu {
             return Ok(Change::AlreadyThere);

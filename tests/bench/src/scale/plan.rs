@@ -64,7 +64,7 @@ impl Plan {
     /// Lines for `ip -batch`: PFs, the standbys of the domains that run, the bridge of the emulated primaries.
     #[must_use]
     pub fn links(&self, domains: &[Domain]) -> String {
-        let mut text = String::from("link add br0 type bridge\nlink set br0 up\n");
+        let mut text = String::from("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n");
         for n in 0..self.pfs {
             text += &format!("link add pf{n} type veth peer name wire{n}\nlink set pf{n} up\nlink set wire{n} up\n");
         }
