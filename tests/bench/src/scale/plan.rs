@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 
 /// VFs of one PF: as many as a card's port has, of 64 in most data sheets.
 pub const VFS: usize = 64;
-/// The pool.
-pub const POOL: &str = "lan";
 /// Where the simulated agents' channels are.
 pub const AGENTS: &str = "/run/bench/agent";
 /// Devices get indexes from here on: `/dev/tap<index>` is one name for all network namespaces.
 const FIRST_INDEX: usize = 1_000_000;
+
+/// The pool of a PF. Each has its own, with a bridge for the taps of its emulated primaries: a tap's end takes the kernel the
+/// longer the more ports its bridge has, and a PF's own switch has the ports of its VFs.
+fn pool(pf: usize) -> String {
+    format!("lan{pf}")
+}
 
 /// How large the host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +68,12 @@ impl Plan {
     /// Lines for `ip -batch`: PFs, the standbys of the domains that run, the bridge of the emulated primaries.
     #[must_use]
     pub fn links(&self, domains: &[Domain]) -> String {
-        let mut text = String::from("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n");
+        let mut text = String::new();
         for n in 0..self.pfs {
-            text += &format!("link add pf{n} type veth peer name wire{n}\nlink set pf{n} up\nlink set wire{n} up\n");
+            text += &format!(
+                "link add pf{n} type veth peer name wire{n}\nlink set pf{n} up\nlink set wire{n} up\n\
+                 link add br{n} type bridge mcast_snooping 0\nlink set br{n} up\n"
+            );
         }
         for (n, domain) in domains.iter().enumerate() {
             let (name, mac, index) = (domain.mac.standby_name(), domain.mac, FIRST_INDEX + n);
@@ -83,13 +90,15 @@ impl Plan {
     /// `hybond.toml`.
     #[must_use]
     pub fn config(&self, node: &Path) -> String {
-        let pfs: Vec<String> = (0..self.pfs).map(|n| format!("\"pf{n}\"")).collect();
-        format!(
-            "[host]\npeer = \"bench\"\nlibvirt = \"test://{}\"\n\n[[pool]]\nname = \"{POOL}\"\npf = [{}]\n\
-             emulated = {{ bridge = \"br0\", count = {VFS}, model = \"igb\" }}\n",
-            node.display(),
-            pfs.join(", ")
-        )
+        let mut text = format!("[host]\npeer = \"bench\"\nlibvirt = \"test://{}\"\n", node.display());
+        for n in 0..self.pfs {
+            text += &format!(
+                "\n[[pool]]\nname = \"{}\"\npf = [\"pf{n}\"]\n\
+                 emulated = {{ bridge = \"br{n}\", count = {VFS}, model = \"igb\" }}\n",
+                pool(n)
+            );
+        }
+        text
     }
 }
 
@@ -99,12 +108,17 @@ pub fn node(domains: &[Domain], hybonds: bool) -> String {
     let mut text = String::from("<node>\n");
     for domain in domains {
         let Domain {
-            id, name, mac, agent, ..
+            id,
+            name,
+            mac,
+            pf,
+            agent,
         } = domain;
         let standby: IfName = mac.standby_name();
         let metadata = format!(
-            "<metadata><hybond:domain xmlns:hybond='urn:hybond:domain:1'><hybond:pair mac='{mac}' pool='{POOL}' \
-             policy='prefer'/></hybond:domain></metadata>"
+            "<metadata><hybond:domain xmlns:hybond='urn:hybond:domain:1'><hybond:pair mac='{mac}' pool='{}' \
+             policy='prefer'/></hybond:domain></metadata>",
+            pool(*pf)
         );
         let _written = writeln!(
             text,
@@ -138,7 +152,7 @@ mod tests {
         assert!(plan.links(&domains).contains("name hb525400bb0063 index 1000099 "));
         assert!(
             plan.config(Path::new("/run/node.xml"))
-                .contains("pf = [\"pf0\", \"pf1\"]")
+                .contains("name = \"lan1\"\npf = [\"pf1\"]\nemulated = { bridge = \"br1\"")
         );
         assert!(Plan { domains: 65, pfs: 1 }.domains().is_err());
     }
