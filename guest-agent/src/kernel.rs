@@ -115,6 +115,14 @@ impl Kernel {
     /// Does one thing, and looks at what came of it.
     pub fn execute(&mut self, view: &mut View, action: &Action) -> Result<(), String> {
         let result = self.attempt(view, action);
+        if let (Action::SetAllActive { bond, on: true }, Ok(())) = (action, &result) {
+            // A switch follows at once, and both are looked at after that: a look would be half of what the switch takes.
+            // The kernel itself refuses a slave whose carrier has just gone (`bond_option_active_slave_set()`).
+            if let Some(options) = view.links.get_mut(bond).and_then(|link| link.bond.as_mut()) {
+                options.all_active = true;
+            }
+            return result;
+        }
         let touched: Vec<u32> = match action {
             Action::SetUp { index, .. } | Action::Rename { index, .. } | Action::Delete { index } => vec![*index],
             Action::SetMaster { index, master } => [Some(*index), *master].into_iter().flatten().collect(),

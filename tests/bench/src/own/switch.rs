@@ -1,7 +1,8 @@
 //! The agent at work: from the event that wakes it until the bond has switched, by the clock of the guest's own kernel.
 //!
-//! A guest with Debian's kernel in a QEMU, a standby and an emulated primary. The kernel traces when it wakes the agent and
-//! when its bonding driver has changed the slave in use, so that nothing of QEMU, the port or this program is in the figure.
+//! A guest with Debian's kernel in a QEMU, a standby and an emulated primary. The kernel traces when it wakes the agent, when its
+//! bonding driver is asked for another slave and when it has made that the one in use, so that nothing of QEMU, the port or this
+//! program is in the figure.
 
 use crate::figures::{Figure, Point, Section};
 use crate::picture;
@@ -13,21 +14,27 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const WHAT: &str = "event until the bond has switched";
+const DRIVER: &str = "of that, within the bonding driver";
 const NAME: &str = "hybond-agent";
 /// Wakings of one switch are closer together than this; switches are not.
 const TOGETHER_MS: f64 = 20.0;
+/// Between two orders. The agent answers one when it has closed the bond's gate, and without a pause the waking for that would be
+/// taken for the one by the next order.
+const PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The driver's function that makes another slave the one in use, probed at its return.
+/// The driver's option, probed at its begin, and its function that makes another slave the one in use, at its return.
 const BEGIN: &str = "mount -t tracefs nodev /sys/kernel/tracing; cd /sys/kernel/tracing && \
-    echo 'r:hb/switched bonding:bond_change_active_slave' >kprobe_events && \
+    echo 'p:hb/asked bonding:bond_option_active_slave_set' >kprobe_events && \
+    echo 'r:hb/switched bonding:bond_change_active_slave' >>kprobe_events && echo 1 >events/hb/asked/enable && \
     echo 'comm == \"hybond-agent\"' >events/sched/sched_waking/filter && echo 1 >events/sched/sched_waking/enable && \
     echo 1 >events/hb/switched/enable && echo BENCH-BEGIN >/dev/console";
 const END: &str = "cd /sys/kernel/tracing; echo 0 >tracing_on; cat trace >/dev/console; echo BENCH-END >/dev/console";
 
-/// For each switch in a trace, how long before it the agent was woken, in milliseconds.
-fn switches(trace: &str) -> Vec<f64> {
+/// For each switch in a trace, how long before it the agent was woken, and the driver was asked, in milliseconds.
+fn switches(trace: &str) -> Vec<(f64, f64)> {
     let mut woken: Vec<f64> = Vec::new();
+    let mut asked = None;
     let mut found = Vec::new();
     for line in trace.lines() {
         // `TASK-PID [CPU] FLAGS SECONDS: EVENT: …`
@@ -42,9 +49,10 @@ fn switches(trace: &str) -> Vec<f64> {
         }
         match at {
             Some((ms, "sched_waking")) => woken.push(ms),
+            Some((ms, "asked")) => asked = Some(ms),
             Some((ms, "switched")) => {
                 let own = woken.iter().find(|woken| ms - **woken < TOGETHER_MS);
-                found.extend(own.map(|woken| ms - woken));
+                found.extend(own.zip(asked.take()).map(|(woken, asked)| (ms - woken, ms - asked)));
                 woken.clear();
             }
             _ => {}
@@ -71,7 +79,9 @@ async fn trace(side: &mut Side, host: &hybond_test_netns::Host, rounds: usize) -
         .await
         .context("the guest's kernel does not trace")?;
     for _ in 0..rounds {
+        tokio::time::sleep(PAUSE).await;
         side.failback().await;
+        tokio::time::sleep(PAUSE).await;
         side.failover().await;
     }
     side.guest.order(END).await?;
@@ -104,7 +114,9 @@ pub fn bench(folder: &Path, rounds: usize) -> Result<Section> {
         found.len(),
         2 * rounds
     );
-    let figure = Figure::of(WHAT, NAME, "ms", &found).context("no switch was traced")?;
+    let (whole, driver): (Vec<f64>, Vec<f64>) = found.into_iter().unzip();
+    let figure = Figure::of(WHAT, NAME, "ms", &whole).context("no switch was traced")?;
+    let driver = Figure::of(DRIVER, NAME, "ms", &driver).context("no switch was traced")?;
     let accelerator = guest::accelerator();
     let title = "The agent's switch";
     hybond_lab::svg::write(folder, "switch", picture::boxes(title, &[&figure]))?;
@@ -113,11 +125,11 @@ pub fn bench(folder: &Path, rounds: usize) -> Result<Section> {
         title: title.to_owned(),
         about: format!(
             "From the waking of the agent by the host's order until the bonding driver has changed the slave in use, as the \
-             guest's kernel traces it: a guest with Debian's kernel and one CPU in QEMU with accelerator '{accelerator}', half \
-             of the switches to the primary and half to the standby. Without KVM (tcg) everything in a guest takes some ten \
-             times as long."
+             guest's kernel traces it, each after a tenth of a second in which nothing happens: a guest with Debian's kernel \
+             and one CPU in QEMU with accelerator '{accelerator}', half of the switches to the primary and half to the \
+             standby. Without KVM (tcg) everything in a guest takes some ten times as long."
         ),
-        figures: vec![figure.at_most(Point::Median, 1.0)],
+        figures: vec![figure.at_most(Point::Median, 1.0), driver],
         slopes: Vec::new(),
         failed: Vec::new(),
         pictures: vec![("switch".to_owned(), "times of switches".to_owned())],
@@ -135,12 +147,14 @@ mod tests {
           <idle>-0       [000] d.h2.    10.000000: sched_waking: comm=hybond-agent pid=99 prio=120 target_cpu=000
           <idle>-0       [000] d.h2.    12.000000: sched_waking: comm=hybond-agent pid=99 prio=120 target_cpu=000
     hybond-agent-99      [000] d..2.    12.000100: sched_waking: comm=hybond-agent pid=99 prio=120 target_cpu=000
+    hybond-agent-99      [000] .....    12.000150: asked: (bond_option_active_slave_set+0x0/0x1f0 [bonding])
     hybond-agent-99      [000] .....    12.000250: switched: (bond_option_active_slave_set+0x1/0x2 [bonding] <- bond_change)
 BENCH-END
     hybond-agent-99      [000] .....    15.000000: switched: (without a waking)
 ";
         let found = switches(trace);
         assert_eq!(found.len(), 1);
-        assert!((found[0] - 0.25).abs() < 1e-6, "{found:?}");
+        let (whole, driver) = found[0];
+        assert!((whole - 0.25).abs() < 1e-6 && (driver - 0.1).abs() < 1e-6, "{found:?}");
     }
 }
