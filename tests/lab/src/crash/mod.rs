@@ -23,6 +23,8 @@ const OPERATION: Duration = Duration::from_secs(300);
 /// From the daemon's next start until all is well.
 const SETTLE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(300);
+/// From its point on a daemon that kills itself is there for as long as its threads take to end and until it is reaped.
+const DYING: Duration = Duration::from_secs(20);
 
 /// A destination whose hook has answered waits as long for the guest, and cannot know that the answer died with its daemon.
 /// Less than [`SETTLE`].
@@ -170,6 +172,7 @@ impl<'a> Scene<'a> {
         let (node, script) = (self.nodes[self.at], self.script(*operation));
         let node = node.clone();
         let under_way = thread::spawn(move || node.run_within(&script, OPERATION));
+        let mut passed = None;
         process::until_every(
             PAUSE,
             &format!("end of hybondd on {name} at {point}"),
@@ -179,7 +182,10 @@ impl<'a> Scene<'a> {
                 let over =
                     under_way.is_finished() && !self.nodes[host].run(&format!("[ -e {CRASH}/armed ]"))?.success();
                 let dead = !self.daemons[host].runs()?;
-                ensure!(dead || !over, "the point is passed, and hybondd lives");
+                if over && !dead {
+                    let since = *passed.get_or_insert_with(Instant::now);
+                    ensure!(since.elapsed() < DYING, "the point is passed, and hybondd lives");
+                }
                 Ok(dead.then_some(()))
             },
         )?;
