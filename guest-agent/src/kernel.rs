@@ -116,7 +116,7 @@ impl Kernel {
     pub fn execute(&mut self, view: &mut View, action: &Action) -> Result<(), String> {
         let result = self.attempt(view, action);
         if let (Action::SetAllActive { bond, on: true }, Ok(())) = (action, &result) {
-            // A switch follows at once, and both are looked at after that: a look would be half of what the switch takes.
+            // A switch follows at once, and the bond is looked at after that: it does not wait for a look in between.
             // The kernel itself refuses a slave whose carrier has just gone (`bond_option_active_slave_set()`).
             if let Some(options) = view.links.get_mut(bond).and_then(|link| link.bond.as_mut()) {
                 options.all_active = true;

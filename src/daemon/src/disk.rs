@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
-/// A disk does some flushes in the time of one; more of them under way at once gain nothing.
+/// A disk does some flushes in the time of one; many more under way at once gain nothing.
 const THREADS: usize = 4;
 
 /// A record has some KiB, and is turned into JSON and written from one buffer.
@@ -18,7 +18,8 @@ const STACK: usize = 256 * 1024;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// What is to be done on the disk, in the order in which it was asked for. Each guest's task has one record on its way at most.
+/// What is to be done on the disk, begun in the order in which it was asked for. The queue has no bound of its own: a guest's task
+/// waits for each of its records, and adds no run to its timeline meanwhile.
 #[derive(Debug)]
 pub struct Disk {
     /// Always there until it is dropped.
