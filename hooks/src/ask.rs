@@ -10,8 +10,17 @@ use std::path::PathBuf;
 /// Longest reason of the daemon's that is passed on.
 const REASON: usize = 2000;
 
-/// Asks, and gives the lower devices to write into the XML; none where it is right as it is.
-pub fn ask(call: &Call, request: &Request) -> Result<Vec<SourceEdit>, String> {
+/// What of the XML is to be another.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Lower devices; none where they are right as they are.
+    pub sources: Vec<SourceEdit>,
+    /// QEMU is to get all of the guest's memory when it starts.
+    pub preallocate: bool,
+}
+
+/// Asks, and gives what is to be changed.
+pub fn ask(call: &Call, request: &Request) -> Result<Changes, String> {
     let message = line::encode(request, LIMIT).map_err(|error| error.to_string())?;
     let socket = socket();
     let mut stream = UnixStream::connect(&socket).map_err(|error| not_running(call, &socket, &error))?;
@@ -26,7 +35,7 @@ pub fn ask(call: &Call, request: &Request) -> Result<Vec<SourceEdit>, String> {
     stream.write_all(&message).map_err(io)?;
     let answer = read_line(&mut stream, io)?;
     match line::decode(&answer, LIMIT) {
-        Ok(Response::Proceed { sources }) => Ok(sources),
+        Ok(Response::Proceed { sources, preallocate }) => Ok(Changes { sources, preallocate }),
         Ok(Response::Refuse { reason }) => Err(sentence(&reason)),
         Err(error) => Err(not_understood(&error)),
     }

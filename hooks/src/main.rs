@@ -12,9 +12,11 @@ mod ask;
 mod call;
 mod input;
 
+use ask::Changes;
 use call::Call;
 use hybond_core::ids::{IfName, Mac};
 use hybond_core::spec::{DomainSpec, PairSpec, StandbyKind};
+use hybond_domxml::XmlError;
 use hybond_wire::hook::{self, Operation};
 use std::io::Write;
 use std::process::{ExitCode, exit};
@@ -45,7 +47,7 @@ fn print(xml: &str) -> std::io::Result<()> {
     stdout.flush()
 }
 
-/// What to print: nothing, or the XML with other lower devices. An error is a sentence's end, after "on HOST: ".
+/// What to print: nothing, or the XML with other lower devices and memory that is there before the guest. An error is a sentence's end, after "on HOST: ".
 fn run(call: &Call, hybonds: &AtomicBool) -> Result<Option<String>, String> {
     // Read to the end whatever comes of it: libvirt is writing.
     let input = input::read(std::io::stdin().lock());
@@ -57,7 +59,7 @@ fn run(call: &Call, hybonds: &AtomicBool) -> Result<Option<String>, String> {
     };
     hybonds.store(true, Ordering::SeqCst);
     let xml = input.text()?;
-    let mend = |error: hybond_domxml::XmlError| {
+    let mend = |error: XmlError| {
         let cause = std::error::Error::source(&error).map_or(String::new(), |c| format!(": {c}"));
         format!("{error}{cause}; mend it with 'virsh edit {}'", call.domain)
     };
@@ -74,14 +76,26 @@ fn run(call: &Call, hybonds: &AtomicBool) -> Result<Option<String>, String> {
         reason: call.reason.clone(),
         domain,
     };
-    let sources = ask::ask(call, &request)?;
-    if sources.is_empty() {
+    let Changes { sources, preallocate } = ask::ask(call, &request)?;
+    if sources.is_empty() && !preallocate {
         return Ok(None);
     }
     let sources = checked_sources(operation, &request.domain, sources)?;
-    hybond_domxml::set_sources(xml, &sources)
-        .map(Some)
+    changed(xml, &sources, preallocate)
         .map_err(|error| format!("hybondd wants a change that is not possible: {error}; please report this"))
+}
+
+/// The XML with the changes; `None` where it is right as it is.
+fn changed(xml: &str, sources: &[(Mac, IfName)], preallocate: bool) -> Result<Option<String>, XmlError> {
+    let with_sources = match sources {
+        [] => None,
+        sources => Some(hybond_domxml::set_sources(xml, sources)?),
+    };
+    let with_memory = match preallocate {
+        true => hybond_domxml::preallocate(with_sources.as_deref().unwrap_or(xml))?,
+        false => None,
+    };
+    Ok(with_memory.or(with_sources))
 }
 
 fn of_network(pair: &PairSpec) -> bool {

@@ -125,7 +125,10 @@ impl Daemon {
 }
 
 fn proceed() -> Response {
-    Response::Proceed { sources: Vec::new() }
+    Response::Proceed {
+        sources: Vec::new(),
+        preallocate: false,
+    }
 }
 
 fn edit(mac: &str, source: &str) -> Response {
@@ -133,6 +136,7 @@ fn edit(mac: &str, source: &str) -> Response {
     let source = source.parse().expect("a name");
     Response::Proceed {
         sources: vec![SourceEdit { mac, source }],
+        preallocate: false,
     }
 }
 
@@ -210,6 +214,43 @@ fn a_restored_domain_gets_its_new_lower_device() {
         None,
     );
     assert_eq!(outcome.stdout, HYBRID.replace("enp1s0f0", "pf1"));
+}
+
+const MEMORY: &str =
+    "\n  <memoryBacking>\n    <allocation mode='immediate'/>\n  </memoryBacking>\n  <devices>\n    <interface";
+
+fn with_memory() -> String {
+    HYBRID.replace("\n  <devices>\n    <interface", MEMORY)
+}
+
+#[test]
+fn a_guest_that_comes_gets_its_memory_at_once_where_the_daemon_says_so_and_its_xml_says_nothing() {
+    let answer = |response: Response| match response {
+        Response::Proceed { sources, .. } => Response::Proceed {
+            sources,
+            preallocate: true,
+        },
+        other => other,
+    };
+    for [operation, sub, extra] in [EVERY[0], EVERY[1]] {
+        let arguments = ["web-1", operation, sub, extra];
+        let call = |response: Response, xml: &str| {
+            let daemon = Daemon::saying(&answer(response));
+            let outcome = hook(&arguments, xml.as_bytes(), &daemon.socket, None);
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+            outcome.stdout
+        };
+        assert_eq!(call(proceed(), HYBRID), with_memory());
+        let moved = edit("52:54:00:aa:00:01", "pf1");
+        assert_eq!(call(moved, HYBRID), with_memory().replace("enp1s0f0", "pf1"));
+        assert_eq!(call(proceed(), &with_memory()), "", "it is so already");
+    }
+    for late in [EVERY[2], EVERY[4]] {
+        let daemon = Daemon::saying(&answer(proceed()));
+        let outcome = hook(&arguments(late), HYBRID.as_bytes(), &daemon.socket, None);
+        assert!(outcome.stdout.is_empty());
+        outcome.assert_says("hybondd wants another XML where libvirt takes none");
+    }
 }
 
 #[test]

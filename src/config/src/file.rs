@@ -54,6 +54,7 @@ pub(crate) struct GuestFragment {
     pub(crate) retry_seconds: Option<Seconds>,
     pub(crate) overlap_ms: Option<u32>,
     pub(crate) need_agent: Option<bool>,
+    pub(crate) preallocate: Option<bool>,
 }
 
 /// A time that the guests' machines add to their clocks, and that somebody waits for.

@@ -51,6 +51,8 @@ pub struct Config {
     pub plug: Option<PlugWay>,
     /// Times and needs of the guests' machines.
     pub guest: Settings,
+    /// QEMU is to get all of the memory of a guest that comes and is to have a VF when it starts: the VF's plug pins it.
+    pub preallocate: bool,
     /// How long a switch may take in the guest.
     pub switch_within: Duration,
     /// Certificates.
@@ -82,6 +84,7 @@ impl Default for Config {
             libvirt: "qemu:///system".into(),
             plug: None,
             guest: Settings::default(),
+            preallocate: true,
             switch_within: Duration::from_secs(15),
             tls: Tls::default(),
             pools: BTreeMap::new(),

@@ -110,6 +110,7 @@ impl Merge {
         replace(&mut config.guest.retry_after, seconds(guest.retry_seconds));
         replace(&mut config.guest.overlap_ms, guest.overlap_ms);
         replace(&mut config.guest.need_agent, guest.need_agent);
+        replace(&mut config.preallocate, guest.preallocate);
         for pool in pool {
             let place = Place::of(path, &read, &pool.span());
             let pool = pool.into_inner();

@@ -25,13 +25,14 @@ fn problem(main: &str, fragment: &str) -> String {
 fn fragments_replace_values_and_add_pools() {
     let config = load(
         "[host]\npeer = 'a:1'\nplug = 'group'\n[[pool]]\nname = 'lan'\npf = ['pf0', 'pf1']\n",
-        "[host]\npeer = 'b:2'\n[[pool]]\nname = 'dmz'\npf = 'pf2'\n[guest]\ndrain_seconds = 90\n",
+        "[host]\npeer = 'b:2'\n[[pool]]\nname = 'dmz'\npf = 'pf2'\n[guest]\ndrain_seconds = 90\npreallocate = false\n",
     )
     .expect("valid");
     assert_eq!(config.peer.as_ref().expect("given").as_str(), "b:2");
     assert_eq!(config.plug, Some(PlugWay::Group));
     assert_eq!(config.pools.len(), 2);
     assert_eq!(config.guest.drain_within, 90_000);
+    assert!(!config.preallocate && Config::default().preallocate);
     let files: Vec<_> = config
         .files
         .iter()

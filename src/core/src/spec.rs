@@ -145,3 +145,43 @@ pub struct DomainSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub numa_nodes: Vec<u32>,
 }
+
+impl DomainSpec {
+    /// Whether a VF is to be in the guest, which can then write into all of its memory: every page is pinned.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.flavor() == Flavor::Hybrid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_pinned_where_one_pair_has_its_vf_in_the_guest() {
+        let pair = |n: u8, flavor, policy| PairSpec {
+            flavor,
+            policy,
+            ..PairSpec::new(
+                format!("52:54:00:aa:00:{n:02x}").parse().expect("a MAC"),
+                "lan".parse().expect("a pool"),
+            )
+        };
+        let domain = |pairs| DomainSpec {
+            id: "a2a2a2a2-0000-4000-8000-000000000002".parse().expect("a UUID"),
+            name: "web".into(),
+            pairs,
+            source_peer: None,
+            numa_nodes: Vec::new(),
+        };
+        let without = [
+            pair(1, Flavor::Hybrid, Policy::Never),
+            pair(2, Flavor::Virtual, Policy::Prefer),
+            pair(3, Flavor::Indirect, Policy::Require),
+        ];
+        assert!(!domain(without.to_vec()).is_pinned());
+        let with = [without[1].clone(), pair(4, Flavor::Hybrid, Policy::Prefer)];
+        assert!(domain(with.to_vec()).is_pinned());
+    }
+}

@@ -339,7 +339,7 @@ pub(crate) fn deeper(indent: &str) -> String {
 }
 
 /// Inserts after the last child element, indented as that one is; without one, right before the end tag.
-fn insert_last(xml: &str, parent: Node<'_, '_>, text: &str) -> Edit {
+pub(crate) fn insert_last(xml: &str, parent: Node<'_, '_>, text: &str) -> Edit {
     if let Some(last) = parent.last_element_child() {
         let indent = parent.first_element_child().map_or("", |first| indent_of(xml, first));
         return Edit::insert(last.range().end, format!("{indent}{text}"));

@@ -6,7 +6,7 @@
 //!
 //! | who | uses |
 //! |---|---|
-//! | hook | [`mentions_hybond`], [`parse`], [`set_sources`] |
+//! | hook | [`mentions_hybond`], [`parse`], [`set_sources`], [`preallocate`] |
 //! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`change_pairs`], [`virtualport`](fn@virtualport), [`agent_channel`], [`slots`](fn@slots), [`qmp_path`] |
 //! | hybondctl | [`parse`], [`give_macs`], [`enable`], [`disable`] |
 //!
@@ -27,6 +27,7 @@ mod disable;
 mod document;
 mod enable;
 mod error;
+mod memory;
 mod metadata;
 mod numa;
 mod pcie;
@@ -38,6 +39,7 @@ mod virtualport;
 pub use disable::disable;
 pub use enable::enable;
 pub use error::{Fault, XmlError};
+pub use memory::preallocate;
 pub use metadata::{PairChange, change_pairs, set_source_peer};
 pub use read::{AgentChannel, agent_channel, candidates, mentions_hybond, parse, qmp_path};
 pub use slots::{Slots, give_macs, has_only_pairs, slots};

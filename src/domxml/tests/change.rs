@@ -5,8 +5,8 @@ mod common;
 use common::{PLAIN, mac};
 use hybond_core::spec::{Flavor, PairSpec, Policy, StandbyKind};
 use hybond_domxml::{
-    PairChange, XmlError, change_pairs, disable, enable, give_macs, has_only_pairs, parse, set_source_peer,
-    set_sources, slots,
+    PairChange, XmlError, change_pairs, disable, enable, give_macs, has_only_pairs, parse, preallocate,
+    set_source_peer, set_sources, slots,
 };
 use proptest::prelude::*;
 
@@ -71,6 +71,52 @@ fn an_interface_of_a_network_is_put_on_its_pf_and_keeps_everything_else() {
     );
     let changed = set_sources(&live, &sources).expect("it is of type 'direct' now");
     assert_eq!(changed, live.replace("dev='pf0'", "dev='pf1'"));
+}
+
+#[test]
+fn memory_is_got_at_once_where_the_domain_does_not_say_how() {
+    let all = "<memoryBacking>\n    <allocation mode='immediate'/>\n  </memoryBacking>\n  <devices>\n    <emulator";
+    let whole = PLAIN.replace("<devices>\n    <emulator", all);
+    assert_ne!(whole, PLAIN);
+    assert_eq!(preallocate(PLAIN).expect("a domain"), Some(whole.clone()));
+    assert_eq!(preallocate(&whole).expect("a domain"), None, "it is so already");
+
+    let with = |backing: &str| PLAIN.replace("  <vcpu ", &format!("  {backing}\n  <vcpu "));
+    let own = [
+        "<memoryBacking><hugepages/></memoryBacking>",
+        "<memoryBacking><hugepages><page size='1' unit='GiB' nodeset='0'/></hugepages></memoryBacking>",
+        "<memoryBacking><allocation mode='ondemand'/></memoryBacking>",
+        "<memoryBacking><locked/><allocation mode='immediate' threads='4'/></memoryBacking>",
+    ];
+    for backing in own {
+        assert_eq!(preallocate(&with(backing)).expect("a domain"), None, "{backing}");
+    }
+    let others = [
+        (
+            "<memoryBacking/>",
+            "<memoryBacking><allocation mode='immediate'/></memoryBacking>",
+        ),
+        (
+            "<memoryBacking>\n  </memoryBacking>",
+            "<memoryBacking>\n  <allocation mode='immediate'/></memoryBacking>",
+        ),
+        (
+            "<memoryBacking>\n    <nosharepages/>\n  </memoryBacking>",
+            "<memoryBacking>\n    <nosharepages/>\n    <allocation mode='immediate'/>\n  </memoryBacking>",
+        ),
+        (
+            "<memoryBacking><x:hugepages xmlns:x='urn:x'/></memoryBacking>",
+            "<memoryBacking><x:hugepages xmlns:x='urn:x'/><allocation mode='immediate'/></memoryBacking>",
+        ),
+    ];
+    for (backing, changed) in others {
+        assert_eq!(preallocate(&with(backing)).expect("a domain"), Some(with(changed)));
+    }
+    let none = preallocate("<domain type='kvm'/>").expect_err("no devices");
+    assert!(
+        matches!(none, XmlError::MissingElement { element: "devices", .. }),
+        "{none}"
+    );
 }
 
 #[test]

@@ -57,6 +57,9 @@ pub enum Response {
         /// New lower devices for interfaces that libvirt makes macvtaps of. Empty where the XML is right as it is.
         #[serde(default)]
         sources: Vec<SourceEdit>,
+        /// QEMU is to get all of the guest's memory when it starts, where the XML does not say itself how.
+        #[serde(default)]
+        preallocate: bool,
     },
     /// Do not go on.
     Refuse {

@@ -7,6 +7,7 @@ use crate::shared::{Ended, Shared};
 use hybond_core::guest::{Answer, DomainSeen, Event, Record, Request as Ask, Stage};
 use hybond_core::ids::MigrationId;
 use hybond_core::spec::DomainSpec;
+use hybond_vfio::PlugWay;
 use hybond_wire::hook::{LIMIT, Operation, Request, Response, SourceEdit, VERSION};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -76,7 +77,7 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
         },
         Operation::Started | Operation::Reconnect => {
             tell(shared, id, Event::LookAgain).await;
-            proceed(Vec::new())
+            proceed(Vec::new(), false)
         }
         Operation::Release => {
             tell(shared, id, Event::Domain(DomainSeen::Absent)).await;
@@ -85,14 +86,16 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
                 // this hook; by then the pool has to know that it comes back.
                 drop(task.view().await);
             }
-            proceed(Vec::new())
+            proceed(Vec::new(), false)
         }
-        Operation::Stopped => proceed(Vec::new()),
+        Operation::Stopped => proceed(Vec::new(), false),
     }
 }
 
 /// Asks the guest's task, which is started where there is none; and again where it ends in this very moment.
 async fn ask(shared: &Arc<Shared>, domain: DomainSpec, request: Ask) -> Response {
+    // Later libvirt takes no other XML.
+    let comes = matches!(request, Ask::Receive(..) | Ask::Restore(_));
     let record = Record::new(domain.clone(), Stage::Leaving);
     for _ in 0..3 {
         match shared
@@ -102,7 +105,7 @@ async fn ask(shared: &Arc<Shared>, domain: DomainSpec, request: Ask) -> Response
         {
             Ok(Answer::Done(pfs)) => {
                 return match shared.adapters.names_in_xml(&domain, pfs).await {
-                    Ok(sources) => proceed(sources),
+                    Ok(sources) => proceed(sources, comes && preallocates(shared, &domain)),
                     Err(failure) => refuse(failure.reason),
                 };
             }
@@ -119,12 +122,18 @@ async fn tell(shared: &Arc<Shared>, id: hybond_core::ids::DomainId, event: Event
     }
 }
 
-fn proceed(sources: Vec<(hybond_core::ids::Mac, hybond_core::ids::IfName)>) -> Response {
+/// An emulated primary is QEMU's own, and nothing is pinned for it.
+fn preallocates(shared: &Shared, domain: &DomainSpec) -> bool {
+    let adapters = &shared.adapters;
+    adapters.config.preallocate && adapters.way != PlugWay::Emulated && domain.is_pinned()
+}
+
+fn proceed(sources: Vec<(hybond_core::ids::Mac, hybond_core::ids::IfName)>, preallocate: bool) -> Response {
     let sources = sources
         .into_iter()
         .map(|(mac, source)| SourceEdit { mac, source })
         .collect();
-    Response::Proceed { sources }
+    Response::Proceed { sources, preallocate }
 }
 
 fn refuse(reason: String) -> Response {

@@ -9,6 +9,8 @@ use hybond_lab::{Host, Machine};
 const MAC: &str = "52:54:00:aa:00:01";
 /// The macvtap of that pair.
 const STANDBY: &str = "hb525400aa0001";
+/// What a guest that comes gets, on the host that it has come to only.
+const MEMORY: &str = "<allocation mode='immediate'/>";
 
 pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
     moved(scene, scene.src, scene.dst)?;
@@ -69,6 +71,8 @@ fn moved(scene: &Scene<'_>, from: &Host, to: &Host) -> Result<()> {
         "the new VF does not carry the traffic: {:?}",
         measured.carried
     );
+    to.ok(&format!("virsh dumpxml {} | grep \"{MEMORY}\"", scene.guest.name()))
+        .context("the guest's memory was not all there before it came")?;
     is_right(to, scene.guest.name(), to.name())?;
     is_right(from, scene.guest.name(), from.name())?;
     nothing_is_left(scene, from)?;
@@ -115,10 +119,12 @@ fn is_right(host: &Host, domain: &str, peer: &str) -> Result<()> {
             host.name()
         );
     }
-    ensure!(
-        !xml.contains("hostdev"),
-        "persistent XML of {domain} on {}: a VF in\n{xml}",
-        host.name()
-    );
+    for text in ["hostdev", MEMORY] {
+        ensure!(
+            !xml.contains(text),
+            "persistent XML of {domain} on {}: {text} in\n{xml}",
+            host.name()
+        );
+    }
     Ok(())
 }
