@@ -78,8 +78,8 @@ struct Run {
     /// Sizes of hosts, as DOMAINS:PFS.
     #[arg(long, value_delimiter = ',', default_values = ["10:1", "100:2", "1000:16", "1000:64"], value_name = "LIST")]
     sizes: Vec<String>,
-    /// Memory of guests, in MiB. The emulated hosts have 2 GiB.
-    #[arg(long, value_delimiter = ',', default_values_t = [256, 512, 768, 1024], value_name = "LIST")]
+    /// Memory of guests, in MiB. Both emulated hosts have a GiB more than the largest, and 2 GiB at least.
+    #[arg(long, value_delimiter = ',', default_values_t = [256, 512, 1024, 2048, 4096, 8192], value_name = "LIST")]
     memory: Vec<u32>,
     /// Where to write report.json and the pictures. What it has of benchmarks that are not run now is kept.
     #[arg(long, default_value = "target/bench", value_name = "FOLDER")]

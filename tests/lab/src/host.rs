@@ -2,6 +2,7 @@
 
 use crate::clock::{Clock, Offset};
 use crate::machine::Machine;
+use crate::memory::{HOST_MIB, LIMIT_MIB};
 use crate::net;
 use crate::process::{self, Ledger, run_ok};
 use crate::qmp::Qmp;
@@ -57,7 +58,7 @@ impl Layout {
         // QEMU emulates AMD's SVM under TCG, not Intel's VMX: with it, guests in the host run by nested KVM. One CPU each:
         // a second one saves no time where two real ones have both hosts to carry.
         add(format!(
-            "-name hb3-{name} -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu max -smp 1 -m 2048"
+            "-name hb3-{name} -machine q35 -accel tcg,thread=multi,tb-size=1024 -cpu max -smp 1 -m {HOST_MIB},slots=1,maxmem={LIMIT_MIB}M"
         ));
         add(format!(
             "-uuid 00000000-1111-2222-3333-00000000000{id} -nodefaults -display none"

@@ -15,6 +15,7 @@ pub mod host;
 pub mod image;
 mod inventory;
 pub mod machine;
+pub mod memory;
 pub mod net;
 mod place;
 pub mod probe;

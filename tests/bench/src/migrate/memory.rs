@@ -1,14 +1,16 @@
 //! How long the VF takes to come back, by the size of the guest's memory: all of it is pinned for the VF.
 
 use super::stand::Stand;
-use super::way;
-use crate::figures::{Figure, Section, Slope, line};
+use super::{AFTERWARDS, WHOLE, silence, way};
+use crate::figures::{Figure, Point, Section, Slope, line};
 use crate::picture::{Series, lines};
 use crate::variant::{Keep, Measures, Rounds, Taken, Variant, interleave};
 use anyhow::{Context, Result, ensure};
-use hybond_lab::Host;
-use hybond_lab::scenario::{HybridGuest, Packages, timeline};
+use hybond_lab::memory::HOST_MIB;
+use hybond_lab::probe::{Direction, Record, Summary, analyse, arrivals};
+use hybond_lab::scenario::{HybridGuest, Packages, Timeline, Traffic, switches, timeline};
 use std::path::Path;
+use std::time::Instant;
 
 const GUEST: &str = "bench-sized";
 /// There and back without another boot.
@@ -18,6 +20,9 @@ const FAILURES: usize = 2;
 
 const ACTIVE: &str = "resumed until the VF is active";
 const BLACKOUT: &str = "stopped until resumed";
+/// The plug is in between.
+const SILENCE: &str = "longest gap from prepare-vf to the end of failback";
+const LOST: &str = "lost at the failover and the failback";
 /// What the destination does in between, by its names.
 const PHASES: [&str; 4] = ["prepare-vf", "plug", "primary-ready", "failback"];
 
@@ -25,6 +30,8 @@ const PHASES: [&str; 4] = ["prepare-vf", "plug", "primary-ready", "failback"];
 const HUGE_PAGE_MIB: u32 = 2;
 /// QEMU takes a few more than the guest has.
 const SPARE: u32 = 8;
+/// A guest of so many MiB is at home on a host with the memory that it was saved with.
+const FITS: u32 = HOST_MIB / 2;
 
 /// A guest's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +42,11 @@ struct Memory {
 }
 
 impl Memory {
-    /// Every size in small pages, and the largest in huge ones, too.
+    /// Every size, and the largest in huge pages, too.
     fn each(sizes: &[u32]) -> Vec<Self> {
-        let small = sizes.iter().map(|mib| Self { mib: *mib, huge: false });
+        let plain = sizes.iter().map(|mib| Self { mib: *mib, huge: false });
         let huge = sizes.iter().max().map(|mib| Self { mib: *mib, huge: true });
-        small.chain(huge).collect()
+        plain.chain(huge).collect()
     }
 
     fn name(self) -> String {
@@ -50,6 +57,11 @@ impl Memory {
     fn pages(self) -> u32 {
         if self.huge { self.mib / HUGE_PAGE_MIB + SPARE } else { 0 }
     }
+}
+
+/// What hosts need beyond their own, in MiB, for the largest of these guests.
+fn more(sizes: &[u32]) -> u32 {
+    sizes.iter().max().map_or(0, |most| most.saturating_sub(FITS))
 }
 
 /// A guest with so much memory.
@@ -74,7 +86,18 @@ impl Sized<'_> {
         guest.start(src)?;
         let mut measures = Measures::new();
         for (from, to) in [(src, dst), (dst, src)].into_iter().cycle().take(self.migrations) {
-            for (what, value) in migration(&guest, from, to)? {
+            let mut traffic = Traffic::start(&lab, self.stand.packages, &guest.address())?;
+            let begun = Instant::now();
+            let output = guest.migrate(from, to)?;
+            ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
+            let whole = begun.elapsed().as_secs_f64() * 1e3;
+            guest.wait_primary(to)?;
+            let timeline = timeline(from, to, &guest.domain.uuid)?;
+            traffic.flow(AFTERWARDS)?;
+            let records = traffic.finish()?;
+            let times = times(&timeline)?;
+            let packets = packets(&records, &timeline)?;
+            for (what, value) in [(WHOLE.to_owned(), whole)].into_iter().chain(times).chain(packets) {
                 measures.entry(what).or_default().push(value);
             }
         }
@@ -83,11 +106,19 @@ impl Sized<'_> {
     }
 }
 
-fn migration(guest: &HybridGuest, from: &Host, to: &Host) -> Result<Vec<(String, f64)>> {
-    let output = guest.migrate(from, to)?;
-    ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
-    guest.wait_primary(to)?;
-    let timeline = timeline(from, to, &guest.domain.uuid)?;
+/// What the guest's traffic had of it.
+fn packets(records: &[Record], timeline: &Timeline) -> Result<Vec<(String, f64)>> {
+    let spans = switches(timeline)?;
+    let [_, failback] = &spans;
+    let lost = analyse(records, &spans).iter().map(Summary::lost).sum::<u32>();
+    let silences = Direction::ALL.map(|direction| silence(&arrivals(records, direction), failback));
+    Ok(vec![
+        (SILENCE.to_owned(), silences.into_iter().fold(0.0, f64::max)),
+        (LOST.to_owned(), f64::from(lost)),
+    ])
+}
+
+fn times(timeline: &Timeline) -> Result<Vec<(String, f64)>> {
     let phases = &timeline.destination.phases;
     let phase = |name: &str| phases.iter().rev().find(|phase| phase.name == name);
     let end = |name: &str| phase(name).map(|phase| phase.end_ms.unwrap_or(phase.start_ms));
@@ -134,7 +165,7 @@ impl Variant for Sized<'_> {
 /// The hosts do not come up, or one size after the other fails.
 pub fn bench(folder: &Path, rounds: usize, sizes: &[u32], keep: &mut Keep<'_>) -> Result<()> {
     let packages = Packages::built()?;
-    let stand = Stand::new(&packages)?;
+    let stand = Stand::new(&packages, more(sizes))?;
     let migrations = MIGRATIONS.min(rounds);
     let mut variants: Vec<Box<dyn Variant>> = Vec::new();
     let all = Memory::each(sizes);
@@ -165,7 +196,7 @@ fn section(all: &[Memory], taken: &Taken) -> (Section, String) {
     let rows: Vec<&str> = [ACTIVE]
         .into_iter()
         .chain(shares.iter().map(String::as_str))
-        .chain([BLACKOUT])
+        .chain([BLACKOUT, SILENCE, WHOLE])
         .collect();
     let mut figures = Vec::new();
     for row in &rows {
@@ -175,6 +206,11 @@ fn section(all: &[Memory], taken: &Taken) -> (Section, String) {
                 .filter_map(|name| Figure::of(row, &name, "ms", &taken.samples(&name, row))),
         );
     }
+    figures.extend(all.iter().filter_map(|memory| {
+        let name = memory.name();
+        let lost = Figure::of(LOST, &name, "packets", &taken.samples(&name, LOST));
+        lost.map(|lost| lost.at_most(Point::Max, 0.0))
+    }));
     let mut slopes = Vec::new();
     let mut series = Vec::new();
     for row in &rows {
@@ -209,11 +245,12 @@ fn section(all: &[Memory], taken: &Taken) -> (Section, String) {
     let section = Section {
         name: "memory".to_owned(),
         title: title.to_owned(),
-        about: "A guest with a VF, migrated between two emulated hosts, by the size of its memory. QEMU pins all of it for the VF, \
-                after the guest has gone on at the destination: so that the guest stands no longer for it. Times are hybondd's \
-                own, of its timelines; each share is from the end of the one before it. Memory is in small pages where it is \
-                not said to be in huge ones (<memoryBacking><hugepages/>), which are there before the guest \
-                comes. Slopes and the picture are of small pages. The hosts have 2 GiB, which bounds the sizes."
+        about: "A guest with a VF, migrated between two emulated hosts, by the size of its memory, under 200 packets/s in each \
+                direction. QEMU pins all of it for the VF, after the guest has gone on at the destination: so that the guest \
+                stands no longer for it. Times are hybondd's own, of its timelines; each share is from the end of the one before \
+                it. The longest gap is of the packets while the VF is prepared and plugged, in which all of the memory is \
+                pinned. Memory is as the guest's XML leaves it, so that hybond has it got before the guest comes, where it is \
+                not said to be in huge pages (<memoryBacking><hugepages/>). Slopes and the picture are of the former."
             .to_owned(),
         figures,
         slopes,

@@ -237,7 +237,7 @@ const RATIOS: [(&str, Way, f64); 3] = [
 /// The hosts do not come up, or one way after the other fails.
 pub fn bench(folder: &Path, rounds: usize, keep: &mut Keep<'_>) -> Result<()> {
     let packages = Packages::built()?;
-    let stand = Stand::new(&packages)?;
+    let stand = Stand::new(&packages, 0)?;
     let mut variants: Vec<Box<dyn Variant>> = Vec::new();
     for way in Way::ALL {
         variants.push(Box::new(Migration {

@@ -15,19 +15,22 @@ const ANSWERS: Duration = Duration::from_secs(60);
 pub struct Stand<'a> {
     /// What is installed.
     pub packages: &'a Packages,
+    /// What hosts get beyond the memory that they were saved with, in MiB.
+    more: u32,
     lab: RefCell<Option<Lab>>,
     number: Cell<u32>,
     boots: RefCell<Vec<String>>,
 }
 
 impl<'a> Stand<'a> {
-    /// Brings them up.
+    /// Brings them up, with so many MiB more than hosts have.
     ///
     /// # Errors
     /// They do not come up.
-    pub fn new(packages: &'a Packages) -> Result<Self> {
+    pub fn new(packages: &'a Packages, more: u32) -> Result<Self> {
         let stand = Self {
             packages,
+            more,
             lab: RefCell::new(None),
             number: Cell::new(0),
             boots: RefCell::default(),
@@ -76,6 +79,10 @@ impl<'a> Stand<'a> {
             lab.each(way::prepare)?;
             Ok(())
         })?;
+        let more = self.more;
+        if more > 0 {
+            lab.each(|host| host.add_memory(more))?;
+        }
         *self.boots.borrow_mut() = boots(&lab)?;
         *self.lab.borrow_mut() = Some(lab);
         self.number.set(self.number.get() + 1);

@@ -16,7 +16,7 @@ pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
     let mut guest = HybridGuest::new("through", src);
     guest.domain = guest.domain.numbered(4);
     let mac = guest.domain.nics[0].0.clone();
-    // The huge pages are the other guest's.
+    // Both are on one host.
     (guest.domain.memory, guest.domain.huge_pages) = (160, false);
     let lab = scene.stage.lab;
     let refused = refused_without_a_driver(&guest, src);

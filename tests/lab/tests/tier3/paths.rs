@@ -30,7 +30,7 @@ pub fn alike(scene: &Scene<'_>) -> Result<()> {
     let taken = pair.vf.context("no VF")?.to_string();
     let mut guest = HybridGuest::new("tagged", src);
     guest.domain = guest.domain.numbered(5);
-    // The huge pages are the other guest's.
+    // Both are on one host.
     (guest.domain.memory, guest.domain.huge_pages) = (160, false);
 
     let played = chosen(scene, &pf, &taken)

@@ -15,7 +15,9 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     pub fn new(lab: &'a Lab, stage: Stage<'a>) -> Self {
         let (src, dst) = (lab.host("src"), lab.host("dst"));
-        let guest = HybridGuest::new("web", src);
+        let mut guest = HybridGuest::new("web", src);
+        // As most people's guests: its XML says nothing of its memory.
+        guest.domain.huge_pages = false;
         Self { stage, src, dst, guest }
     }
 

@@ -71,8 +71,12 @@ fn moved(scene: &Scene<'_>, from: &Host, to: &Host) -> Result<()> {
         "the new VF does not carry the traffic: {:?}",
         measured.carried
     );
-    to.ok(&format!("virsh dumpxml {} | grep \"{MEMORY}\"", scene.guest.name()))
-        .context("the guest's memory was not all there before it came")?;
+    let live = to.ok(&format!("virsh dumpxml {}", scene.guest.name()))?;
+    ensure!(
+        live.contains(MEMORY),
+        "the guest's memory was not all there before it came to {}: {live}",
+        to.name()
+    );
     is_right(to, scene.guest.name(), to.name())?;
     is_right(from, scene.guest.name(), from.name())?;
     nothing_is_left(scene, from)?;
