@@ -264,6 +264,8 @@ impl Connection {
                 }
                 if reply.send(outcome).is_err() {
                     debug!(command = name, "late answer dropped");
+                    // A plug that took longer than was waited for is known to nobody.
+                    self.events.lost();
                 }
             }
             Pending::Enable => self.enabled(outcome),

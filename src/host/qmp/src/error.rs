@@ -32,7 +32,7 @@ pub enum QmpError {
         /// What it did.
         detail: String,
     },
-    /// No answer in time. What was sent may still be carried out; its late answer is dropped.
+    /// No answer in time. What was sent may still be carried out; its late answer is a [`Resync`](crate::Event::Resync).
     #[error("QEMU did not answer {command} within {after:?}; {}", if *sent { "it may still carry it out" } else { "it was not sent" })]
     Timeout {
         /// The command.

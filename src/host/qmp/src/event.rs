@@ -80,7 +80,8 @@ pub enum Event {
         /// Ids of the primaries.
         plugged: Vec<String>,
     },
-    /// Events were lost because their reader was too slow, or QEMU said something unreadable: look at everything anew.
+    /// Events were lost because their reader was too slow, QEMU said something unreadable, or it answered when nobody waited any
+    /// more: look at everything anew.
     Resync {
         /// How many at least.
         lost: u64,

@@ -219,7 +219,7 @@ async fn a_monitor_that_does_not_show_its_devices_is_not_used() {
 #[tokio::test]
 async fn a_caller_that_gives_up_leaves_its_turn_to_the_next() {
     let (mut qemu, client) = Qemu::start(Start::default()).await;
-    let (qmp, _events) = client.expect("connected");
+    let (qmp, mut events) = client.expect("connected");
     let brief = Duration::from_millis(20);
     let first = qmp.command("query-name", Value::Null, None, brief).await;
     assert!(matches!(first, Err(QmpError::Timeout { sent: true, .. })), "{first:?}");
@@ -232,6 +232,8 @@ async fn a_caller_that_gives_up_leaves_its_turn_to_the_next() {
     qemu.answer("query-name", json!({"return": {"name": "late"}})).await;
     qemu.answer("query-kvm", json!({"return": {"present": true}})).await;
     assert_eq!(third.await.expect("task").expect("answer"), json!({"present": true}));
+    // Whoever gave up knows of nothing that was done: it is to be looked at.
+    assert_eq!(next(&mut events).await, Event::Resync { lost: 1 });
     drop(qemu);
     assert_eq!(&*qmp.ended().await, "QEMU closed the connection");
     assert!(!qmp.is_connected());
