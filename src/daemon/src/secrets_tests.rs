@@ -112,7 +112,7 @@ async fn daemon(folder: &Path, xml: &str) -> Arc<Shared> {
         started: Instant::now(),
     };
     let journal = Journal::open(folder.join("state")).expect("a journal");
-    let shared = Shared::new(adapters, journal, Disk::start().expect("threads"));
+    let shared = Shared::new(adapters, Disk::start(journal).expect("threads"));
     let control = api::listen(&folder.join("control"), None).expect("listening");
     let plug_reason = "set by the test".to_owned();
     tokio::spawn(api::control::serve(Arc::clone(&shared), About { plug_reason }, control));

@@ -6,7 +6,7 @@ use crate::task::{self, Message};
 use crate::timeline::Feed;
 use hybond_core::guest::{Answer, Event, Record, Request, Token};
 use hybond_core::ids::DomainId;
-use hybond_journal::{Journal, JournalError};
+use hybond_journal::JournalError;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +22,6 @@ pub struct Shared {
     /// The host.
     pub adapters: Adapters,
     /// Stable storage.
-    pub journal: Arc<Journal>,
-    /// Who writes to it.
     pub disk: Disk,
     /// Phases, as they happen.
     pub feed: Arc<Feed>,
@@ -105,10 +103,9 @@ impl Drop for Withdrawn {
 impl Shared {
     /// With no guests yet.
     #[must_use]
-    pub fn new(adapters: Adapters, journal: Journal, disk: Disk) -> Arc<Self> {
+    pub fn new(adapters: Adapters, disk: Disk) -> Arc<Self> {
         Arc::new(Self {
             adapters,
-            journal: Arc::new(journal),
             disk,
             feed: Arc::default(),
             started: Instant::now(),
@@ -212,9 +209,8 @@ impl Shared {
     /// # Errors
     /// It could not be written; the old record is whole.
     pub async fn keep(&self, record: Arc<Record>) -> Result<(), JournalError> {
-        let journal = Arc::clone(&self.journal);
         self.disk
-            .run(move || journal.put(&record.spec.id, record.as_ref()))
+            .run(move |journal| journal.put(&record.spec.id, record.as_ref()))
             .await
     }
 
@@ -227,9 +223,8 @@ impl Shared {
         name: &'static str,
         record: Option<T>,
     ) -> Result<(), JournalError> {
-        let journal = Arc::clone(&self.journal);
         self.disk
-            .run(move || match record {
+            .run(move |journal| match record {
                 Some(record) => journal.put_named(name, &record),
                 None => journal.remove_named(name),
             })
@@ -241,7 +236,6 @@ impl Shared {
     /// # Errors
     /// It could not be removed.
     pub async fn drop_record(&self, id: DomainId) -> Result<(), JournalError> {
-        let journal = Arc::clone(&self.journal);
-        self.disk.run(move || journal.remove(&id)).await
+        self.disk.run(move |journal| journal.remove(&id)).await
     }
 }

@@ -98,9 +98,9 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
     let (vfs, paths) = reader.look();
     book.set_pools(vfs);
     let journal = Journal::open(state)?;
-    let disk = Disk::start().context("cannot start the journal's threads")?;
     let records = records(&journal, &mut book)?;
     reservations::load(&journal, &mut book);
+    let disk = Disk::start(journal).context("cannot start the journal's threads")?;
     let me = me(&config)?;
     let files = tls(&config.tls);
     let peers = match PeerServer::bind(config.listen, files.clone(), Limits::default()).await {
@@ -144,7 +144,7 @@ pub async fn begin(mut config: Config, file: PathBuf, state: &Path) -> anyhow::R
         started: Instant::now(),
         config,
     };
-    let shared = Shared::new(adapters, journal, disk);
+    let shared = Shared::new(adapters, disk);
     for (record, kept) in records {
         info!(domain = record.spec.name, domain_uuid = %record.spec.id, stage = record.stage_name(), "{}: taken up again", record.spec.name);
         shared.take_up(record, kept);

@@ -261,9 +261,9 @@ impl Task {
     }
 
     fn keep_run(&self, run: Run) {
-        let (journal, id) = (Arc::clone(&self.shared.journal), self.guest.id());
+        let id = self.guest.id();
         // Not waited for: a timeline that is lost in a crash is no loss to the guest.
-        drop(self.shared.disk.run(move || {
+        drop(self.shared.disk.run(move |journal| {
             if let Err(error) = journal.append_run(&id, &run) {
                 warn!(domain_uuid = %id, error = chain(&error), "the timeline could not be kept");
             }

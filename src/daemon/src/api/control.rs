@@ -236,7 +236,7 @@ async fn timeline(shared: &Arc<Shared>, domain: &str, limit: usize) -> Response 
     let found = shared.find(domain);
     let id = found.as_ref().map(|(id, _)| *id).or_else(|| domain.parse().ok());
     let Some(id) = id else { return not_found(domain) };
-    let journal = Arc::clone(&shared.journal);
+    let journal = shared.disk.journal();
     let read = tokio::task::spawn_blocking(move || journal.runs::<Run>(&id, MAX_RUNS)).await;
     let mut runs = match read {
         Ok(Ok(runs)) => runs,
