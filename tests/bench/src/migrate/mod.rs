@@ -237,7 +237,7 @@ const RATIOS: [(&str, Way, f64); 3] = [
 /// The hosts do not come up, or one way after the other fails.
 pub fn bench(folder: &Path, rounds: usize, keep: &mut Keep<'_>) -> Result<()> {
     let packages = Packages::built()?;
-    let stand = Stand::new(&packages, 0)?;
+    let stand = Stand::new(&packages, way::MORE)?;
     let mut variants: Vec<Box<dyn Variant>> = Vec::new();
     for way in Way::ALL {
         variants.push(Box::new(Migration {
@@ -312,8 +312,8 @@ fn section(taken: &Taken) -> (Section, Vec<(&'static str, String)>) {
     let section = Section {
         name: "migrate".to_owned(),
         title: "A migration, beside other ways to migrate".to_owned(),
-        about: "Two emulated hosts with SR-IOV, libvirt and AppArmor; for each way a guest with one virtio NIC and, but for the first \
-                way, a VF of the same address. The guests are migrated by virsh in turn, all in one direction and in the next round \
+        about: "Two emulated hosts with SR-IOV, libvirt and AppArmor; for each way a guest of 512 MiB with one virtio NIC and, but \
+                for the first way, a VF of the same address. How it gets its memory its XML does not say. The guests are migrated by virsh in turn, all in one direction and in the next round \
                 back, under 200 packets/s in each direction and a stream of TCP of 2 Mbit/s from the guest; the others stand still \
                 meanwhile. The ways: virtio only; hybond; libvirt's <teaming> (QEMU's failover, net_failover in the guest); a script \
                 that does virsh detach-device, virsh migrate and virsh attach-device around a bond with miimon=100. Gaps and \
