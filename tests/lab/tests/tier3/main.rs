@@ -43,7 +43,7 @@ const fn away(name: &'static str, play: Play) -> Scenario {
 }
 
 /// On a stock kernel, where VFs are plugged by their group. What is told at the end is told in this order.
-const STOCK: [Scenario; 8] = [
+const STOCK: [Scenario; 9] = [
     home(
         "there and back without losing a packet to hybond",
         there_and_back::there_and_back,
@@ -64,6 +64,7 @@ const STOCK: [Scenario; 8] = [
         refusals::domain_unknown_to_the_source,
     ),
     home("a save with a VF plugged is cancelled", refusals::save_is_cancelled),
+    home("out of a file onto a VF", there_and_back::out_of_a_file),
 ];
 
 const INDIRECT: [Scenario; 1] = [home(

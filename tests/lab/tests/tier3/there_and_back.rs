@@ -5,12 +5,15 @@ use anyhow::{Context, Result, ensure};
 use hybond_lab::probe::BURST;
 use hybond_lab::scenario::{POOL, Pages, Stopwatch, Timeline, measured_migration};
 use hybond_lab::{Host, Machine};
+use std::time::Duration;
 
 const MAC: &str = "52:54:00:aa:00:01";
 /// The macvtap of that pair.
 const STANDBY: &str = "hb525400aa0001";
 /// What a guest that comes gets, on the host that it has come to only.
 const MEMORY: &str = "<allocation mode='immediate'/>";
+const FILE: &str = "/var/tmp/saved-guest";
+const SAVE: Duration = Duration::from_secs(180);
 
 pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
     moved(scene, scene.src, scene.dst)?;
@@ -19,6 +22,18 @@ pub fn there_and_back(scene: &Scene<'_>) -> Result<()> {
 
 pub fn there(scene: &Scene<'_>) -> Result<()> {
     moved(scene, scene.src, scene.dst)
+}
+
+/// From a file a guest comes as it does from another host.
+pub fn out_of_a_file(scene: &Scene<'_>) -> Result<()> {
+    let (src, _, guest, _) = scene.parts();
+    let name = guest.name();
+    let saved = src.run_within(&format!("hybondctl save {name} {FILE}"), SAVE)?;
+    ensure!(saved.success(), "{}", saved.stderr.trim());
+    let restored = src.run_within(&format!("virsh restore {FILE} && rm {FILE}"), SAVE)?;
+    ensure!(restored.success(), "{}", restored.stderr.trim());
+    guest.wait_primary(src)?;
+    memory_was_there(src, name)
 }
 
 fn moved(scene: &Scene<'_>, from: &Host, to: &Host) -> Result<()> {
@@ -71,12 +86,7 @@ fn moved(scene: &Scene<'_>, from: &Host, to: &Host) -> Result<()> {
         "the new VF does not carry the traffic: {:?}",
         measured.carried
     );
-    let live = to.ok(&format!("virsh dumpxml {}", scene.guest.name()))?;
-    ensure!(
-        live.contains(MEMORY),
-        "the guest's memory was not all there before it came to {}: {live}",
-        to.name()
-    );
+    memory_was_there(to, scene.guest.name())?;
     is_right(to, scene.guest.name(), to.name())?;
     is_right(from, scene.guest.name(), from.name())?;
     nothing_is_left(scene, from)?;
@@ -103,6 +113,16 @@ fn end(timeline: &Timeline, name: &str) -> Result<f64> {
     phase
         .and_then(|phase| phase.end_ms)
         .with_context(|| format!("no end of phase {name}"))
+}
+
+fn memory_was_there(host: &Host, domain: &str) -> Result<()> {
+    let live = host.ok(&format!("virsh dumpxml {domain}"))?;
+    ensure!(
+        live.contains(MEMORY),
+        "the memory of {domain} was not all there before it came to {}: {live}",
+        host.name()
+    );
+    Ok(())
 }
 
 /// The persistent XML: the pair as it was enabled, this host as the one to ask, and no VF.
