@@ -47,7 +47,8 @@ fn print(xml: &str) -> std::io::Result<()> {
     stdout.flush()
 }
 
-/// What to print: nothing, or the XML with other lower devices and memory that is there before the guest. An error is a sentence's end, after "on HOST: ".
+/// What to print: nothing, or the XML with other lower devices and memory that is there before the guest. An error is a
+/// sentence's end, after "on HOST: ".
 fn run(call: &Call, hybonds: &AtomicBool) -> Result<Option<String>, String> {
     // Read to the end whatever comes of it: libvirt is writing.
     let input = input::read(std::io::stdin().lock());

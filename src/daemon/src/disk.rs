@@ -19,8 +19,8 @@ const STACK: usize = 256 * 1024;
 
 type Work = Box<dyn FnOnce(&Journal) + Send>;
 
-/// Stable storage. What is to be done on it is begun in the order in which it was asked for. The queue has no bound of its own: a guest's task
-/// waits for each of its records, and adds no run to its timeline meanwhile.
+/// Stable storage. What is to be done on it is begun in the order in which it was asked for. The queue has no bound of its
+/// own: a guest's task waits for each of its records, and adds no run to its timeline meanwhile.
 #[derive(Debug)]
 pub struct Disk {
     journal: Arc<Journal>,
