@@ -5,6 +5,7 @@ use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
+use std::time::Duration;
 
 /// Of each host, as it is saved.
 pub const HOST_MIB: u32 = 2048;
@@ -53,7 +54,7 @@ impl Host {
         let least = before + u64::from(mib);
         crate::process::until(
             &format!("{mib} MiB more of {}", self.name()),
-            std::time::Duration::from_secs(60),
+            Duration::from_secs(60),
             || Ok((self.memory_mib()? >= least).then_some(())),
         )
     }

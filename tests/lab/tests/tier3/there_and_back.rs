@@ -24,13 +24,18 @@ pub fn there(scene: &Scene<'_>) -> Result<()> {
     moved(scene, scene.src, scene.dst)
 }
 
-/// From a file a guest comes as it does from another host.
+/// From a file a guest comes as it does from another host. One that has been elsewhere has in its XML what it got there: it is
+/// restored without that.
 pub fn out_of_a_file(scene: &Scene<'_>) -> Result<()> {
     let (src, _, guest, _) = scene.parts();
     let name = guest.name();
     let saved = src.run_within(&format!("hybondctl save {name} {FILE}"), SAVE)?;
     ensure!(saved.success(), "{}", saved.stderr.trim());
-    let restored = src.run_within(&format!("virsh restore {FILE} && rm {FILE}"), SAVE)?;
+    let restore = format!(
+        "virsh save-image-dumpxml {FILE} | sed '/<allocation /d' >{FILE}.xml && ! grep '<allocation' {FILE}.xml && \
+         virsh restore {FILE} --xml {FILE}.xml && rm {FILE} {FILE}.xml"
+    );
+    let restored = src.run_within(&restore, SAVE)?;
     ensure!(restored.success(), "{}", restored.stderr.trim());
     guest.wait_primary(src)?;
     memory_was_there(src, name)
