@@ -11,7 +11,7 @@ use std::path::PathBuf;
 const REASON: usize = 2000;
 
 /// What of the XML is to be another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Changes {
     /// Lower devices; none where they are right as they are.
     pub sources: Vec<SourceEdit>,

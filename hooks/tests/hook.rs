@@ -124,19 +124,23 @@ impl Daemon {
     }
 }
 
-fn proceed() -> Response {
+fn source(mac: &str, source: &str) -> Vec<SourceEdit> {
+    let mac = mac.parse().expect("a MAC");
+    let source = source.parse().expect("a name");
+    vec![SourceEdit { mac, source }]
+}
+
+fn edit(mac: &str, name: &str) -> Response {
     Response::Proceed {
-        sources: Vec::new(),
+        sources: source(mac, name),
         preallocate: false,
     }
 }
 
-fn edit(mac: &str, source: &str) -> Response {
-    let mac = mac.parse().expect("a MAC");
-    let source = source.parse().expect("a name");
+fn with_memory_got(sources: Vec<SourceEdit>) -> Response {
     Response::Proceed {
-        sources: vec![SourceEdit { mac, source }],
-        preallocate: false,
+        sources,
+        preallocate: true,
     }
 }
 
@@ -225,28 +229,21 @@ fn with_memory() -> String {
 
 #[test]
 fn a_guest_that_comes_gets_its_memory_at_once_where_the_daemon_says_so_and_its_xml_says_nothing() {
-    let answer = |response: Response| match response {
-        Response::Proceed { sources, .. } => Response::Proceed {
-            sources,
-            preallocate: true,
-        },
-        other => other,
-    };
     for [operation, sub, extra] in [EVERY[0], EVERY[1]] {
         let arguments = ["web-1", operation, sub, extra];
-        let call = |response: Response, xml: &str| {
-            let daemon = Daemon::saying(&answer(response));
+        let call = |sources, xml: &str| {
+            let daemon = Daemon::saying(&with_memory_got(sources));
             let outcome = hook(&arguments, xml.as_bytes(), &daemon.socket, None);
             assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
             outcome.stdout
         };
-        assert_eq!(call(proceed(), HYBRID), with_memory());
-        let moved = edit("52:54:00:aa:00:01", "pf1");
+        assert_eq!(call(Vec::new(), HYBRID), with_memory());
+        let moved = source("52:54:00:aa:00:01", "pf1");
         assert_eq!(call(moved, HYBRID), with_memory().replace("enp1s0f0", "pf1"));
-        assert_eq!(call(proceed(), &with_memory()), "", "it is so already");
+        assert_eq!(call(Vec::new(), &with_memory()), "", "it is so already");
     }
     for late in [EVERY[2], EVERY[4]] {
-        let daemon = Daemon::saying(&answer(proceed()));
+        let daemon = Daemon::saying(&with_memory_got(Vec::new()));
         let outcome = hook(&arguments(late), HYBRID.as_bytes(), &daemon.socket, None);
         assert!(outcome.stdout.is_empty());
         outcome.assert_says("hybondd wants another XML where libvirt takes none");
@@ -265,7 +262,7 @@ fn the_daemon_is_told_of_each_operation_and_why() {
         (7, Operation::Reconnect, None),
     ];
     for (i, operation, reason) in operations {
-        let daemon = Daemon::saying(&proceed());
+        let daemon = Daemon::saying(&Response::unchanged());
         let outcome = hook(&arguments(EVERY[i]), HYBRID.as_bytes(), &daemon.socket, None);
         outcome.assert_unchanged();
         let request = daemon.request();
@@ -277,7 +274,7 @@ fn the_daemon_is_told_of_each_operation_and_why() {
 fn start_asks_only_where_a_network_has_chosen_a_pf() {
     hook(&arguments(EVERY[3]), HYBRID.as_bytes(), Path::new(NOWHERE), None).assert_unchanged();
     let live = HYBRID.replace("<source dev=", "<source network='lan' portid='2df6bd17' dev=");
-    let daemon = Daemon::saying(&proceed());
+    let daemon = Daemon::saying(&Response::unchanged());
     hook(&arguments(EVERY[3]), live.as_bytes(), &daemon.socket, None).assert_unchanged();
     let request = daemon.request();
     let source = Some("enp1s0f0".parse().expect("a name"));
@@ -410,7 +407,7 @@ fn xml_that_never_ends_does_not_hold_the_hook() {
 
 #[test]
 fn answers_that_make_no_sense_are_refused() {
-    let mut two = line::encode(&proceed(), LIMIT).expect("short");
+    let mut two = line::encode(&Response::unchanged(), LIMIT).expect("short");
     two.extend_from_slice(b"{}\n");
     for (answer, expected) in [
         (b"hello\n".to_vec(), "does not understand (message not understood)"),

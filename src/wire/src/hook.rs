@@ -68,6 +68,17 @@ pub enum Response {
     },
 }
 
+impl Response {
+    /// Go on with the XML as it is.
+    #[must_use]
+    pub fn unchanged() -> Self {
+        Self::Proceed {
+            sources: Vec::new(),
+            preallocate: false,
+        }
+    }
+}
+
 /// `<source dev=…>` of the interface with this MAC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceEdit {

@@ -77,7 +77,7 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
         },
         Operation::Started | Operation::Reconnect => {
             tell(shared, id, Event::LookAgain).await;
-            proceed(Vec::new(), false)
+            Response::unchanged()
         }
         Operation::Release => {
             tell(shared, id, Event::Domain(DomainSeen::Absent)).await;
@@ -86,9 +86,9 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
                 // this hook; by then the pool has to know that it comes back.
                 drop(task.view().await);
             }
-            proceed(Vec::new(), false)
+            Response::unchanged()
         }
-        Operation::Stopped => proceed(Vec::new(), false),
+        Operation::Stopped => Response::unchanged(),
     }
 }
 

@@ -1,13 +1,13 @@
 //! How long the VF takes to come back, by the size of the guest's memory: all of it is pinned for the VF.
 
 use super::stand::Stand;
-use super::{AFTERWARDS, WHOLE, silence, way};
+use super::{AFTERWARDS, WHOLE, longest_silence, way};
 use crate::figures::{Figure, Point, Section, Slope, line};
 use crate::picture::{Series, lines};
 use crate::variant::{Keep, Measures, Rounds, Taken, Variant, interleave};
 use anyhow::{Context, Result, ensure};
 use hybond_lab::memory::HOST_MIB;
-use hybond_lab::probe::{Direction, Record, Summary, analyse, arrivals};
+use hybond_lab::probe::{Record, Summary, analyse};
 use hybond_lab::scenario::{HybridGuest, Packages, Timeline, Traffic, switches, timeline};
 use std::path::Path;
 use std::time::Instant;
@@ -111,9 +111,8 @@ fn packets(records: &[Record], timeline: &Timeline) -> Result<Vec<(String, f64)>
     let spans = switches(timeline)?;
     let [_, failback] = &spans;
     let lost = analyse(records, &spans).iter().map(Summary::lost).sum::<u32>();
-    let silences = Direction::ALL.map(|direction| silence(&arrivals(records, direction), failback));
     Ok(vec![
-        (SILENCE.to_owned(), silences.into_iter().fold(0.0, f64::max)),
+        (SILENCE.to_owned(), longest_silence(records, failback)),
         (LOST.to_owned(), f64::from(lost)),
     ])
 }

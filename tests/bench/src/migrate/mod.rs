@@ -81,6 +81,12 @@ fn silence(arrivals: &[f64], span: &Span) -> f64 {
     inside.fold(0.0, f64::max)
 }
 
+/// Of both directions.
+fn longest_silence(records: &[Record], span: &Span) -> f64 {
+    let silences = Direction::ALL.map(|direction| silence(&arrivals(records, direction), span));
+    silences.into_iter().fold(0.0, f64::max)
+}
+
 /// A way, and its guest.
 struct Migration<'a> {
     way: Way,
@@ -190,8 +196,7 @@ fn packets(records: &[Record], parts: &Parts, told: &Told) -> Result<Measures> {
             note(&format!("lost {when}, {direction}"), f64::from(count.lost));
             note(&format!("repeated {when}, {direction}"), f64::from(count.duplicates));
         }
-        let silences = Direction::ALL.map(|direction| silence(&arrivals(records, direction), &summary.span));
-        note(&format!("longest gap {when}"), silences.into_iter().fold(0.0, f64::max));
+        note(&format!("longest gap {when}"), longest_silence(records, &summary.span));
     }
     let all = analyse(records, &[Span::new("all", f64::NEG_INFINITY, f64::INFINITY)]);
     let all = all.first().context("nothing was measured")?;
@@ -312,16 +317,20 @@ fn section(taken: &Taken) -> (Section, Vec<(&'static str, String)>) {
     let section = Section {
         name: "migrate".to_owned(),
         title: "A migration, beside other ways to migrate".to_owned(),
-        about: "Two emulated hosts with SR-IOV, libvirt and AppArmor; for each way a guest of 512 MiB with one virtio NIC and, but \
-                for the first way, a VF of the same address. How it gets its memory its XML does not say. The guests are migrated by virsh in turn, all in one direction and in the next round \
-                back, under 200 packets/s in each direction and a stream of TCP of 2 Mbit/s from the guest; the others stand still \
-                meanwhile. The ways: virtio only; hybond; libvirt's <teaming> (QEMU's failover, net_failover in the guest); a script \
-                that does virsh detach-device, virsh migrate and virsh attach-device around a bond with miimon=100. Gaps and \
-                losses are told for the time until the guest stops at the source, while it stands, and from its resume until 3 s \
-                after its VF carries its traffic again. Of a silence that goes over an edge of these, the part within counts. \
-                hybond's failover and failback are as its own timelines tell, each from its beginning until the VF is reset or \
-                in use. Emulated hosts are some ten times as slow as real ones: compare the ways, not the milliseconds."
-            .to_owned(),
+        about: format!(
+            "Two emulated hosts with SR-IOV, libvirt and AppArmor; for each way a guest of {} MiB with one virtio NIC \
+                and, but for the first way, a VF of the same address. How it gets its memory its XML does not say. The \
+                guests are migrated by virsh in turn, all in one direction and in the next round back, under 200 packets/s \
+                in each direction and a stream of TCP of 2 Mbit/s from the guest; the others stand still meanwhile. The \
+                ways: virtio only; hybond; libvirt's <teaming> (QEMU's failover, net_failover in the guest); a script that \
+                does virsh detach-device, virsh migrate and virsh attach-device around a bond with miimon=100. Gaps and \
+                losses are told for the time until the guest stops at the source, while it stands, and from its resume until \
+                3 s after its VF carries its traffic again. Of a silence that goes over an edge of these, the part within \
+                counts. hybond's failover and failback are as its own timelines tell, each from its beginning until the VF \
+                is reset or in use. Emulated hosts are some ten times as slow as real ones: compare the ways, not the \
+                milliseconds.",
+            way::MEMORY
+        ),
         figures,
         slopes: Vec::new(),
         failed: taken.failed().to_vec(),

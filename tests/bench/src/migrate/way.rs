@@ -11,7 +11,7 @@ const MIGRATION: Duration = Duration::from_secs(400);
 /// From a guest that runs to one whose traffic goes over its VF.
 const SETTLE: Duration = Duration::from_secs(180);
 /// In MiB, as QEMU gets it where the domain's XML says nothing of it.
-const MEMORY: u32 = 512;
+pub const MEMORY: u32 = 512;
 /// What a host needs beyond its own, in MiB: one guest of each way is there.
 pub const MORE: u32 = MEMORY * Way::ALL.len() as u32;
 /// libvirt's network of the VFs of each host's second PF, for the ways that leave the VF to libvirt. hybond has the first.
@@ -275,6 +275,7 @@ pub fn prepare(host: &Host) -> Result<()> {
          systemctl restart hybondd"
     ))?;
     host.until("hybondd", "hybondctl host", Duration::from_secs(60))?;
+    // Those that the host has set apart are of no use to these guests.
     set_huge_pages(host, 0)
 }
 

@@ -60,13 +60,7 @@ impl Variant for Call<'_> {
 /// Answers each request at once, for as long as this program runs.
 fn answer(socket: &Path) -> Result<()> {
     let listener = UnixListener::bind(socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
-    let proceed = line::encode(
-        &Response::Proceed {
-            sources: Vec::new(),
-            preallocate: false,
-        },
-        LIMIT,
-    )?;
+    let proceed = line::encode(&Response::unchanged(), LIMIT)?;
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
