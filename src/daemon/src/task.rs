@@ -57,12 +57,6 @@ type Finding = Pin<Box<dyn Future<Output = Option<Inside>> + Send>>;
 /// after the first look would make it look again: with a thousand guests that is most of a daemon's start.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 
-/// From the moment in which a guest that has arrived goes on until its agent is greeted, and its VF plugged upon that. Its traffic
-/// has waited while it stood still, and has these moments for itself: QEMU holds its main lock through two resets of a function
-/// (100 ms each, `pcie_flr()`) while it plugs a VF, and a CPU of the guest that touches an emulated register then stands still
-/// once more. Apart, they are two short silences instead of a long one.
-const FIRST_MOMENTS: Duration = Duration::from_millis(500);
-
 struct Task {
     shared: Arc<Shared>,
     guest: Guest,
@@ -199,10 +193,10 @@ impl Task {
                 in_flight = None;
                 self.recorder.finish("drain-source", Some("given up".to_owned()));
             }
-            if self.agent_asleep && self.guest.is_running() {
-                let record = self.guest.record();
-                let comes = record.arrived || matches!(record.stage, Stage::Incoming { .. });
-                let pause = if comes { FIRST_MOMENTS } else { Duration::ZERO };
+            // In postcopy the guest runs before all of it is here.
+            let here = !matches!(self.guest.record().stage, Stage::Incoming { .. });
+            if self.agent_asleep && here && self.guest.is_running() {
+                let pause = Duration::from_millis(self.guest.left_alone_for(self.now()));
                 self.agent_asleep = self.agent.as_ref().is_some_and(|agent| !agent.awake(pause));
             }
             self.settle();
@@ -338,7 +332,8 @@ impl Task {
             let action = self.guest.poll(now);
             self.tell_pool();
             let Some(action) = action else {
-                if !self.guest.is_forgotten() && self.guest.in_flight().is_none() {
+                let left_alone = self.guest.left_alone_for(now) > 0;
+                if !left_alone && !self.guest.is_forgotten() && self.guest.in_flight().is_none() {
                     // What could not be written has been told, and nothing depends on it yet.
                     drop(self.keep(false).await);
                 }

@@ -15,10 +15,14 @@ impl Guest {
         let absent = self.seen.domain == DomainSeen::Absent;
         let expired = self.deadline.filter(|at| now >= *at);
         if self.seen.running() && self.seen.migration() != MigrationSeen::Active {
-            self.record_mut().arrived = matches!(self.record.stage, Stage::Incoming { .. });
+            let migrated = matches!(self.record.stage, Stage::Incoming { .. });
+            self.record_mut().arrived = migrated;
             self.record_mut().xml_stale = true;
             self.answer_all(&Answer::Done(Vec::new()));
             self.enter(now, Stage::Running);
+            if migrated {
+                self.later(Retry::Anything, now);
+            }
             // libvirt's standbys stay where it has put them; and a daemon that has started meanwhile does not know any more
             // what it had said.
             self.find_pfs();

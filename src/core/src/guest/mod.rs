@@ -75,6 +75,12 @@ pub struct Settings {
     /// Pause between two looks at libvirt's job while one is being waited out: a failure before QEMU's `migrate` gives no
     /// event on the source.
     pub job_interval: Millis,
+    /// From the moment in which a guest that has come by migration goes on until anything is done for it, but for giving it the
+    /// standby that it goes on with. Its traffic has waited while it stood still, and has the host's processors for itself:
+    /// flushes, announcements and lines of a log would come between. And QEMU holds its main lock through two resets of a
+    /// function (100 ms each, `pcie_flr()`) while it plugs a VF: a CPU of the guest that touches an emulated register then
+    /// stands still once more, and two short silences are better than a long one.
+    pub first_moments: Millis,
     /// How long the bond takes what arrives on either NIC, around a switch.
     pub overlap_ms: u32,
     /// Plug and unplug only where the guest's agent answers.
@@ -90,6 +96,7 @@ impl Default for Settings {
             retry_after: 5_000,
             vf_within: 20_000,
             job_interval: 500,
+            first_moments: 500,
             overlap_ms: 300,
             need_agent: true,
         }
@@ -108,7 +115,7 @@ pub struct Guest {
     in_flight: Option<Action>,
     /// What is in flight was begun for the domain's former life.
     former: bool,
-    /// What failed or was refused for now, and when it may be tried again.
+    /// What is not to be done yet, most often because it failed or was refused for now, and when it may be tried.
     not_before: BTreeMap<Retry, Millis>,
     /// Who waits for what the present stage is to bring about.
     waiters: Vec<Waiter>,
@@ -168,6 +175,8 @@ enum Retry {
     Look,
     Filters,
     Tune(Mac),
+    /// Anything for a guest that has just come and has a standby.
+    Anything,
 }
 
 impl Guest {
@@ -276,6 +285,14 @@ impl Guest {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.seen.running()
+    }
+
+    /// How long this guest, which has just come, is still left alone: see [`Settings::first_moments`]. What its record says
+    /// anew can wait that long for the disk, as a daemon that reads the former one finds the same by looking.
+    #[must_use]
+    pub fn left_alone_for(&self, now: Millis) -> Millis {
+        let until = self.not_before.get(&Retry::Anything);
+        until.map_or(0, |until| until.saturating_sub(now))
     }
 
     /// It runs here, and every pair is as its policy would have it, or it is known why not.
@@ -400,6 +417,7 @@ impl Guest {
         let pause = match retry {
             // Without a standby a guest that has just arrived has no path at all.
             Retry::Job | Retry::RaiseStandby(_) => self.settings.job_interval,
+            Retry::Anything => self.settings.first_moments,
             Retry::Repair => self.settings.retry_after << self.repairs_failed.saturating_sub(1).min(REPAIRS),
             _ => self.settings.retry_after,
         };

@@ -21,7 +21,8 @@ impl Guest {
         if let Some(raise) = self.raise(now) {
             return Some(raise);
         }
-        if !self.seen.running() || self.seen.migration() == MigrationSeen::Active {
+        let wait = !self.seen.running() || self.seen.migration() == MigrationSeen::Active;
+        if wait || !self.may(Retry::Anything, now) {
             return None;
         }
         if self.record.arrived {

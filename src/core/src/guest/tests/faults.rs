@@ -164,7 +164,8 @@ fn in_postcopy_the_standby_is_raised_when_the_cpus_start() {
     );
     assert_eq!(guest.poll(4), None, "pages are still on their way");
     guest.handle(5, Event::Migration(MigrationSeen::Completed));
-    assert_eq!(guest.poll(5), Some(Action::Announce));
+    let now = after_its_first_moments(&mut guest, 5);
+    assert_eq!(guest.poll(now), Some(Action::Announce));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn told(spec: &DomainSpec, request: Request) -> Guest {
 }
 
 /// An indirect guest that has come by migration and runs on its VF's macvtap.
-fn arrived() -> Guest {
+fn arrived() -> (Guest, Millis) {
     let spec = indirect(Policy::Require);
     let mut guest = told(&spec, Request::Receive(spec.clone(), migration()));
     assert!(matches!(guest.poll(0), Some(Action::Lease(ask)) if ask.pf.is_none()));
@@ -65,62 +65,63 @@ fn arrived() -> Guest {
         Outcome::Standby(over_vf(true)),
     );
     guest.handle(4, Event::Running(true));
-    expect(&mut guest, 4, Action::Announce, Outcome::Done);
-    guest.handle(5, Event::AgentHello([(mac(), agent(false, false))].into()));
-    assert_eq!(guest.poll(5), None, "there is nothing to plug");
-    let later = guest.next_deadline(5).expect("the repair's");
+    let now = after_its_first_moments(&mut guest, 4);
+    expect(&mut guest, now, Action::Announce, Outcome::Done);
+    guest.handle(now, Event::AgentHello([(mac(), agent(false, false))].into()));
+    assert_eq!(guest.poll(now), None, "there is nothing to plug");
+    let later = guest.next_deadline(now).expect("the repair's");
     expect(&mut guest, later, repair_xml(), Outcome::Done);
     assert!(guest.is_settled());
-    guest
+    (guest, later)
 }
 
 #[test]
 fn an_indirect_pair_migrates_without_an_unplug_and_leaves_nothing() {
-    let mut guest = arrived();
-    guest.handle(9, Event::Request(Token(3), Request::Drain(migration())));
+    let (mut guest, now) = arrived();
+    guest.handle(now, Event::Request(Token(3), Request::Drain(migration())));
     let outgoing = Outcome::Job(DomainSeen::Active, Job::Outgoing);
-    expect(&mut guest, 9, Action::LookAtJob, outgoing);
+    expect(&mut guest, now, Action::LookAtJob, outgoing);
     assert_eq!(
-        answer(&mut guest, 9),
+        answer(&mut guest, now),
         Answer::Done(vec![]),
         "its VF is under its traffic"
     );
-    guest.handle(10, Event::Domain(DomainSeen::Absent));
+    guest.handle(now, Event::Domain(DomainSeen::Absent));
     expect(
         &mut guest,
-        10,
+        now,
         Action::Look { libvirt: true },
         Outcome::Looked(nothing(Some(over_vf(true)))),
     );
-    expect(&mut guest, 10, Action::RemoveStandby(mac()), Outcome::Done);
-    expect(&mut guest, 10, Action::ResetVf(lease()), Outcome::Done);
-    expect(&mut guest, 10, Action::Release(lease()), Outcome::Done);
-    assert_eq!(guest.poll(10), None);
+    expect(&mut guest, now, Action::RemoveStandby(mac()), Outcome::Done);
+    expect(&mut guest, now, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, now, Action::Release(lease()), Outcome::Done);
+    assert_eq!(guest.poll(now), None);
     assert!(guest.is_forgotten());
 }
 
 #[test]
 fn an_administrators_drain_leaves_an_indirect_pair_where_it_is() {
-    let mut guest = arrived();
-    guest.handle(9, Event::Request(Token(3), Request::HoldBack));
-    assert_eq!(answer(&mut guest, 9), Answer::Done(vec![]));
-    assert_eq!(guest.poll(9), None);
+    let (mut guest, now) = arrived();
+    guest.handle(now, Event::Request(Token(3), Request::HoldBack));
+    assert_eq!(answer(&mut guest, now), Answer::Done(vec![]));
+    assert_eq!(guest.poll(now), None);
     assert_eq!(guest.record().pairs[&mac()].lease, Some(lease()));
     assert_eq!(guest.record().pairs[&mac()].held_back, None);
 }
 
 #[test]
 fn the_vf_of_an_indirect_pair_cannot_be_set_aside_while_it_runs() {
-    let mut guest = arrived();
+    let (mut guest, now) = arrived();
     let set = |policy| Request::SetPolicy([].into(), policy);
-    guest.handle(9, Event::Request(Token(3), set(Policy::Never)));
-    let refused = answer(&mut guest, 9);
+    guest.handle(now, Event::Request(Token(3), set(Policy::Never)));
+    let refused = answer(&mut guest, now);
     assert!(matches!(refused, Answer::Refused(why) if why.contains("--flavor virtual")));
-    guest.handle(10, Event::Request(Token(4), set(Policy::Prefer)));
+    guest.handle(now, Event::Request(Token(4), set(Policy::Prefer)));
     let written = Action::WritePolicies([(mac(), Policy::Prefer)].into());
-    expect(&mut guest, 10, written, Outcome::Done);
-    assert_eq!(answer(&mut guest, 10), Answer::Done(vec![]));
-    assert_eq!(guest.poll(10), None);
+    expect(&mut guest, now, written, Outcome::Done);
+    assert_eq!(answer(&mut guest, now), Answer::Done(vec![]));
+    assert_eq!(guest.poll(now), None);
     assert_eq!(guest.record().pairs[&mac()].lease, Some(lease()));
 }
 
@@ -157,10 +158,11 @@ fn a_pair_that_is_indirect_again_says_that_it_waits_for_its_next_start() {
 fn an_indirect_standby_takes_what_its_guest_asks_for_and_keeps_its_mode() {
     let pools = [("lan".parse().expect("name"), PoolPaths::default())];
     let paths = std::sync::Arc::new(Paths(pools.into()));
-    let mut guest = arrived().with_paths(paths);
+    let (guest, now) = arrived();
+    let mut guest = guest.with_paths(paths);
     let groups = Multicast::asked(false, [[0x33, 0x33, 0, 0, 0, 1]]);
     let filters = [(mac(), groups.clone())].into();
-    expect(&mut guest, 9, Action::ReadFilters, Outcome::Filters(filters));
+    expect(&mut guest, now, Action::ReadFilters, Outcome::Filters(filters));
     let (multicast, mode) = (groups, StandbyMode::Passthru);
     let tune = Action::TuneStandby {
         mac: mac(),
@@ -171,8 +173,8 @@ fn an_indirect_standby_takes_what_its_guest_asks_for_and_keeps_its_mode() {
         multicast,
         ..over_vf(true)
     };
-    expect(&mut guest, 9, tune, Outcome::Standby(tuned));
-    assert_eq!(guest.poll(9), None);
+    expect(&mut guest, now, tune, Outcome::Standby(tuned));
+    assert_eq!(guest.poll(now), None);
 }
 
 #[test]

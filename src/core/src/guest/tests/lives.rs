@@ -138,38 +138,74 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
         Outcome::Standby(standby(true)),
     );
     guest.handle(31, Event::Running(true));
-    expect(&mut guest, 31, Action::Announce, Outcome::Done);
+    let now = after_its_first_moments(&mut guest, 31);
+    expect(&mut guest, now, Action::Announce, Outcome::Done);
     let mut deaf = guest.clone();
-    assert_eq!(guest.poll(32), None, "the agent has not said hello yet");
-    guest.handle(33, Event::AgentHello([(mac(), agent(false, false))].into()));
+    assert_eq!(guest.poll(now), None, "the agent has not said hello yet");
+    guest.handle(now, Event::AgentHello([(mac(), agent(false, false))].into()));
     expect(
         &mut guest,
-        33,
+        now,
         Action::LookAtJob,
         Outcome::Job(DomainSeen::Active, Job::Incoming),
     );
     expect(
         &mut guest,
-        33,
+        now,
         Action::PrepareVf {
             lease: lease(),
             vlan: None,
         },
         Outcome::Done,
     );
-    expect(&mut guest, 33, Action::Plug(lease()), Outcome::Done);
-    guest.handle(34, Event::AgentState(mac(), agent(false, true)));
+    expect(&mut guest, now, Action::Plug(lease()), Outcome::Done);
+    guest.handle(now, Event::AgentState(mac(), agent(false, true)));
     expect(
         &mut guest,
-        34,
+        now,
         Action::Failback(mac()),
         Outcome::Switched(agent(true, true)),
     );
     // What counts at its next start only, once it has all that it wants now; or after a while, where it gets nothing.
-    expect(&mut guest, 34, repair_xml(), Outcome::Done);
-    let later = deaf.next_deadline(32).expect("the repair's");
-    assert_eq!(later, 31 + Settings::default().retry_after);
+    expect(&mut guest, now, repair_xml(), Outcome::Done);
+    let later = deaf.next_deadline(now).expect("the repair's");
+    assert_eq!(later, now + Settings::default().retry_after);
     expect(&mut deaf, later, repair_xml(), Outcome::Done);
+}
+
+#[test]
+fn a_guest_that_has_just_come_is_left_alone_but_for_a_standby() {
+    let mut guest = received(Policy::Prefer);
+    guest.complete(1, Ok(Outcome::Done));
+    answer(&mut guest, 1);
+    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    // QEMU's event of the end was lost, and with it the moment to raise the standby.
+    guest.handle(3, Event::Running(true));
+    let raised = Outcome::Standby(standby(true));
+    expect(&mut guest, 3, Action::RaiseStandby(mac()), raised);
+    let moments = Settings::default().first_moments;
+    assert_eq!(guest.left_alone_for(3), moments);
+    guest.handle(4, Event::AgentHello([(mac(), agent(false, false))].into()));
+    let now = after_its_first_moments(&mut guest, 3);
+    assert_eq!(guest.left_alone_for(now), 0);
+    assert_eq!(guest.poll(now), Some(Action::Announce));
+}
+
+#[test]
+fn a_guest_that_leaves_in_its_first_moments_is_drained_at_once() {
+    let mut guest = received(Policy::Prefer);
+    guest.complete(1, Ok(Outcome::Done));
+    answer(&mut guest, 1);
+    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    guest.handle(3, Event::Migration(MigrationSeen::Completed));
+    let raised = Outcome::Standby(standby(true));
+    expect(&mut guest, 3, Action::RaiseStandby(mac()), raised);
+    guest.handle(4, Event::Running(true));
+    guest.handle(5, Event::Request(Token(7), Request::Drain(migration())));
+    let leaves = Outcome::Job(DomainSeen::Active, Job::Outgoing);
+    expect(&mut guest, 5, Action::LookAtJob, leaves);
+    expect(&mut guest, 5, Action::ResetVf(lease()), Outcome::Done);
+    assert_eq!(answer(&mut guest, 5), Answer::Done(vec![]));
 }
 
 #[test]

@@ -85,6 +85,14 @@ fn expect(guest: &mut Guest, now: Millis, action: Action, outcome: Outcome) {
     guest.complete(now, Ok(outcome));
 }
 
+/// Sees a guest that went on at `resumed` left alone for a while, and when that ends.
+fn after_its_first_moments(guest: &mut Guest, resumed: Millis) -> Millis {
+    let until = resumed + Settings::default().first_moments;
+    assert_eq!(guest.poll(until - 1), None, "its first moments are its own");
+    assert_eq!(guest.next_deadline(until - 1), Some(until));
+    until
+}
+
 fn answer(guest: &mut Guest, now: Millis) -> Answer {
     match guest.poll(now) {
         Some(Action::Answer { answer, .. }) => answer,
