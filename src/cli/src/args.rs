@@ -28,8 +28,8 @@ Makes a NIC of a domain a pair: an SR-IOV VF for speed, and a standby virtio NIC
 domain migrates.
 
 The domain's persistent XML is changed: the interface of the MAC becomes the standby (what the guest sees of it stays), \
-and hybond's metadata, the agent's port, a monitor and a PCIe port for the VF are added. 'hybondctl disable' gives it all \
-back. A domain that runs has its pair at the next start. In the guest, install the package hybond-agent.
+and hybond's metadata, the agent's port, a monitor and a PCIe port for the VF are added. Where it does not say how the domain \
+gets its memory, it gets all of it when it starts. 'hybondctl disable' gives it all back. A domain that runs has its pair at the next start. In the guest, install the package hybond-agent.
 
 A domain may have several pairs, in different pools and of different flavors: one 'enable' for each. A pair is changed by \
 enabling it again. Flavors: 'hybrid' is the pair as above; 'virtual' is the standby alone; 'indirect' is the standby alone, \
@@ -235,6 +235,10 @@ pub struct Enable {
     /// and hybond writes the destination's PF into the XML when the domain migrates or is restored
     #[arg(long)]
     pub keep_interface: bool,
+    /// Leave it to the domain's XML how it gets its memory. Without, and where the XML does not say, all of it is got when the
+    /// domain starts: a VF's plug needs all of it, and the guest would stand still meanwhile, for seconds where there is much
+    #[arg(long)]
+    pub keep_memory: bool,
     /// Print the new XML, without the domain's secrets, and change nothing
     #[arg(long)]
     pub print: bool,

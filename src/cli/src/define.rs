@@ -24,7 +24,7 @@ struct Changed<'a> {
 pub fn enable(uri: &str, what: &Enable, output: &Output) -> Result<(), Failure> {
     if let Some(file) = &what.file {
         let xml = read(file)?;
-        let xml = enabled("in the file", &xml, what)?;
+        let Enabled { xml, .. } = enabled("in the file", &xml, what)?;
         hints(&xml).iter().for_each(|hint| note(&format!("hybondctl: {hint}")));
         return write_stdout(&xml);
     }
@@ -34,7 +34,7 @@ pub fn enable(uri: &str, what: &Enable, output: &Output) -> Result<(), Failure> 
     let connection = libvirt::open(uri)?;
     let found = libvirt::find(&connection, domain)?;
     let xml = libvirt::inactive_xml(&found, domain, !what.print)?;
-    let xml = enabled(domain, &xml, what)?;
+    let Enabled { xml, preallocated } = enabled(domain, &xml, what)?;
     if what.print {
         hints(&xml).iter().for_each(|hint| note(&format!("hybondctl: {hint}")));
         return write_stdout(&xml);
@@ -52,6 +52,10 @@ pub fn enable(uri: &str, what: &Enable, output: &Output) -> Result<(), Failure> 
     for pair in spec.pairs.iter().filter_map(PairSpec::no_vf_because) {
         message += "; ";
         message += &pair;
+    }
+    if preallocated {
+        message += "; all of its memory is got when it starts, so that it need not wait for that when a VF is plugged \
+                    (--keep-memory leaves its <memoryBacking> as it is)";
     }
     changed(output, domain, &spec.pairs, running, &message)
 }
@@ -104,15 +108,29 @@ fn from_when(running: bool) -> &'static str {
     }
 }
 
+struct Enabled {
+    xml: String,
+    /// Its memory is got when it starts, which its XML said nothing of.
+    preallocated: bool,
+}
+
 /// The XML with the pairs that are asked for.
-fn enabled(domain: &str, xml: &str, what: &Enable) -> Result<String, Failure> {
+fn enabled(domain: &str, xml: &str, what: &Enable) -> Result<Enabled, Failure> {
     let xml = &hybond_domxml::give_macs(xml, random_octets()?).map_err(|error| Failure::xml(domain, &error))?;
     let macs = match &what.mac[..] {
         [] => vec![only_candidate(domain, xml)?],
         given => given.to_vec(),
     };
     let pairs: Vec<PairSpec> = macs.into_iter().map(|mac| pair(mac, what)).collect();
-    hybond_domxml::enable(xml, &pairs).map_err(|error| Failure::xml(domain, &error))
+    let xml = hybond_domxml::enable(xml, &pairs).map_err(|error| Failure::xml(domain, &error))?;
+    let preallocated = match what.keep_memory {
+        true => None,
+        false => hybond_domxml::preallocate_at_start(&xml).map_err(|error| Failure::xml(domain, &error))?,
+    };
+    Ok(Enabled {
+        preallocated: preallocated.is_some(),
+        xml: preallocated.unwrap_or(xml),
+    })
 }
 
 fn pair(mac: Mac, what: &Enable) -> PairSpec {

@@ -74,6 +74,23 @@ fn files_are_edited_without_libvirt() {
 }
 
 #[test]
+fn memory_is_got_at_the_start_unless_that_is_to_stay_as_it_is() {
+    let immediate = "<allocation mode='immediate'/>";
+    let xml = |more: &[&str]| {
+        let mut arguments = vec!["enable", "web-1", "--pool", "10GE", "--print"];
+        arguments.extend(more);
+        ctl(&arguments).ok()
+    };
+    assert!(xml(&[]).contains(immediate));
+    assert!(!xml(&["--keep-memory"]).contains(immediate));
+    assert!(!xml(&["--flavor", "virtual"]).contains(immediate), "no VF, no pin");
+    let told = ctl(&["enable", "web-1", "--pool", "10GE"]).ok();
+    assert!(told.contains("all of its memory is got when it starts"), "{told}");
+    let told = ctl(&["enable", "web-1", "--pool", "10GE", "--keep-memory"]).ok();
+    assert!(!told.contains("memory"), "{told}");
+}
+
+#[test]
 fn a_port_profile_that_no_vf_can_have_is_told_when_the_pair_is_enabled() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("port.xml");

@@ -3,6 +3,7 @@
 use crate::document::{children, devices, document, domain_document, hybond_element, interface};
 use crate::enable::{QEMU_NAMESPACE, QMP_ID, connection_of, ethernet, indent_of, prefix_of, slice};
 use crate::error::XmlError;
+use crate::memory::without_immediate;
 use crate::metadata::{Metadata, PairMetadata};
 use crate::read::is_agent_channel;
 use crate::splice::{Edit, apply};
@@ -25,6 +26,9 @@ pub fn disable(xml: &str) -> Result<String, XmlError> {
         edits.extend(restored_interface(xml, &document, pair)?);
     }
     edits.push(with_empty_parent(xml, element, &[element]));
+    if metadata.preallocated {
+        edits.extend(without_immediate(xml, &document));
+    }
     edits.extend(
         children(devices(&document)?, "channel")
             .filter(|n| is_agent_channel(*n))
@@ -89,7 +93,7 @@ fn reconnect(current: &str, original: &str, mac: Mac) -> Result<String, XmlError
 }
 
 /// Takes elements out, and their parent as well where they are all that it holds.
-fn with_empty_parent(xml: &str, element: Node<'_, '_>, going: &[Node<'_, '_>]) -> Edit {
+pub(crate) fn with_empty_parent(xml: &str, element: Node<'_, '_>, going: &[Node<'_, '_>]) -> Edit {
     let Some(parent) = element.parent_element() else {
         return Edit::remove(xml, element);
     };

@@ -81,6 +81,7 @@ fn enable_fresh(xml: &str, pairs: &[PairSpec], before: Option<Metadata>) -> Resu
     let id = domain_id(document.root_element())?;
     let mut metadata = Metadata {
         pairs: Vec::new(),
+        preallocated: false,
         source_peer: before.and_then(|b| b.source_peer),
     };
     let mut edits = Vec::new();

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | hook | [`mentions_hybond`], [`parse`], [`set_sources`], [`preallocate`] |
 //! | daemon | [`parse`], [`set_sources`], [`set_source_peer`], [`change_pairs`], [`virtualport`](fn@virtualport), [`agent_channel`], [`slots`](fn@slots), [`qmp_path`] |
-//! | hybondctl | [`parse`], [`give_macs`], [`enable`], [`disable`] |
+//! | hybondctl | [`parse`], [`give_macs`], [`enable`], [`preallocate_at_start`], [`disable`] |
 //!
 //! # What stands in a domain
 //! ```xml
@@ -17,6 +17,7 @@
 //!     <hybond:pair mac="52:54:00:aa:00:01" pool="10GE" policy="prefer" vlan="42">
 //!       <hybond:interface>…the interface as it was, escaped, for `disable`…</hybond:interface>
 //!     </hybond:pair>
+//!     <hybond:memory allocation="immediate"/>
 //!     <hybond:source peer="node1.example.org:16515"/>
 //!   </hybond:domain>
 //! </metadata>
@@ -39,7 +40,7 @@ mod virtualport;
 pub use disable::disable;
 pub use enable::enable;
 pub use error::{Fault, XmlError};
-pub use memory::preallocate;
+pub use memory::{preallocate, preallocate_at_start};
 pub use metadata::{PairChange, change_pairs, set_source_peer};
 pub use read::{AgentChannel, agent_channel, candidates, mentions_hybond, parse, qmp_path};
 pub use slots::{Slots, give_macs, has_only_pairs, slots};

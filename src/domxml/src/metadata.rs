@@ -13,6 +13,8 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Metadata {
     pub(crate) pairs: Vec<PairMetadata>,
+    /// hybond has had the domain's memory got at its start, in `<memoryBacking>`.
+    pub(crate) preallocated: bool,
     pub(crate) source_peer: Option<PeerAddr>,
 }
 
@@ -39,12 +41,25 @@ impl Metadata {
         only_attributes(element, &[])?;
         let mut metadata = Self {
             pairs: Vec::new(),
+            preallocated: false,
             source_peer: None,
         };
         for child in element.children().filter(Node::is_element) {
             match child.tag_name().name() {
                 _ if child.tag_name().namespace() != namespace => return Err(unknown_element(child, element)),
                 "pair" => metadata.pairs.push(PairMetadata::of_element(child)?),
+                "memory" if !metadata.preallocated => {
+                    only_attributes(child, &["allocation"])?;
+                    metadata.preallocated = match required(child, "allocation")? {
+                        "immediate" => true,
+                        other => return Err(invalid_value(child, "allocation", other, "'immediate'")),
+                    };
+                }
+                "memory" => {
+                    return Err(XmlError::Repeated {
+                        element: "hybond:memory",
+                    });
+                }
                 "source" if metadata.source_peer.is_none() => {
                     only_attributes(child, &["peer"])?;
                     metadata.source_peer = Some(id(child, "peer")?);
@@ -99,6 +114,9 @@ impl Metadata {
                     text += &format!(">{indent}    <{tag}interface>{original}</{tag}interface>{indent}  </{tag}pair>");
                 }
             }
+        }
+        if self.preallocated {
+            text += &format!("{indent}  <{tag}memory allocation=\"immediate\"/>");
         }
         if let Some(peer) = &self.source_peer {
             let peer = escape_attribute(peer.as_str());

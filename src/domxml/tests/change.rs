@@ -6,7 +6,7 @@ use common::{PLAIN, mac};
 use hybond_core::spec::{Flavor, PairSpec, Policy, StandbyKind};
 use hybond_domxml::{
     PairChange, XmlError, change_pairs, disable, enable, give_macs, has_only_pairs, parse, preallocate,
-    set_source_peer, set_sources, slots,
+    preallocate_at_start, set_source_peer, set_sources, slots,
 };
 use proptest::prelude::*;
 
@@ -259,6 +259,42 @@ fn what_enable_does_disable_undoes_byte_for_byte() {
             assert_eq!(disable(&enabled).expect("it is enabled"), *original);
         }
     }
+}
+
+#[test]
+fn memory_that_is_got_at_the_start_is_given_back_by_disable_unless_it_was_changed() {
+    let with = |backing: &str| PLAIN.replace("  <vcpu ", &format!("  {backing}\n  <vcpu "));
+    let shared = with("<memoryBacking>\n    <nosharepages/>\n  </memoryBacking>");
+    let crlf = PLAIN.replace('\n', "\r\n");
+    for original in [PLAIN, &shared, &crlf] {
+        let enabled = enable(original, &[pair(1)]).expect("possible");
+        let xml = preallocate_at_start(&enabled).expect("readable").expect("nothing said");
+        assert!(xml.contains("<allocation mode='immediate'/>"), "{xml}");
+        assert_eq!(parse(&xml).expect("readable"), parse(&enabled).expect("readable"));
+        assert_eq!(preallocate_at_start(&xml).expect("readable"), None, "it is so already");
+        assert_eq!(disable(&xml).expect("enabled"), *original);
+        // What is written on arrival and with a policy keeps it.
+        let peer = "node1.example.org:16515".parse().expect("a peer");
+        let element = set_source_peer(&xml, &peer).expect("hybond's");
+        assert!(element.contains("<memory allocation=\"immediate\"/>"), "{element}");
+        // Enabled again, without: as it would have been.
+        let again = enable(&xml, &[pair(1)]).expect("possible");
+        assert_eq!(again, enabled);
+        let changed = xml.replace("mode='immediate'", "mode='immediate' threads='4'");
+        let left = disable(&changed).expect("enabled");
+        assert!(left.contains("<allocation mode='immediate' threads='4'/>"), "{left}");
+    }
+    let own = with("<memoryBacking><allocation mode='immediate'/></memoryBacking>");
+    let enabled = enable(&own, &[pair(1)]).expect("possible");
+    assert_eq!(preallocate_at_start(&enabled).expect("readable"), None);
+    assert_eq!(disable(&enabled).expect("enabled"), own, "whose it was");
+    let never = PairSpec {
+        policy: Policy::Never,
+        ..pair(1)
+    };
+    let without_vf = enable(PLAIN, &[never]).expect("possible");
+    assert_eq!(preallocate_at_start(&without_vf).expect("readable"), None);
+    assert_eq!(preallocate_at_start(PLAIN).expect("readable"), None, "not hybond's");
 }
 
 /// Cuts from the first `from` to the end of the first `to`.

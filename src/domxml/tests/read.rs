@@ -227,6 +227,14 @@ fn faults_are_named() {
             &format!("{PAIR}<hybond:source peer='a'/><hybond:source peer='b'/>"),
             "more than one <hybond:source>",
         ),
+        (
+            &format!("{PAIR}<hybond:memory allocation='ondemand'/>"),
+            "'allocation' of <hybond:memory> is \"ondemand\"",
+        ),
+        (
+            &format!("{PAIR}<hybond:memory allocation='immediate'/><hybond:memory allocation='immediate'/>"),
+            "more than one <hybond:memory>",
+        ),
     ];
     for (inner, expected) in cases {
         let error = error_of(inner, ETHERNET);

@@ -33,7 +33,6 @@ impl About {
     /// `/proc` cannot be read.
     pub fn here() -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-        let meminfo = fs::read_to_string("/proc/meminfo")?;
         let load = fs::read_to_string("/proc/loadavg")?;
         let guest = said("systemd-detect-virt", &[]);
         Ok(Self {
@@ -41,7 +40,7 @@ impl About {
             commit: said("git", &["describe", "--always", "--dirty"]),
             cpu: field(&cpuinfo, "model name").unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism()?.get(),
-            memory_mib: field(&meminfo, "MemTotal").and_then(first_number).unwrap_or(0) / 1024,
+            memory_mib: hybond_lab::memory::of_this_machine()?,
             kernel: said("uname", &["-r"]),
             hypervisor: match guest.as_str() {
                 "none" => "no".to_owned(),
@@ -77,10 +76,6 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-fn first_number(text: &str) -> Option<u64> {
-    text.split_whitespace().next()?.parse().ok()
-}
-
 /// What a program prints, on one line; nothing where it is not there.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
@@ -96,10 +91,6 @@ mod tests {
     fn the_kernels_fields_are_found() {
         let text = "processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n";
         assert_eq!(field(text, "model name"), Some("Fast CPU @ 3 GHz"));
-        assert_eq!(
-            field("MemTotal:   2048 kB", "MemTotal").and_then(first_number),
-            Some(2048)
-        );
         assert!(About::here().expect("a machine").cores > 0);
     }
 }

@@ -157,7 +157,14 @@ fn enabled_and_disabled(xml: &str) {
         };
         assert!(macs.iter().take(MAX_PAIRS).all(named));
     }
-    let disabled = match hybond_domxml::disable(&enabled) {
+    let preallocated = match hybond_domxml::preallocate_at_start(&enabled) {
+        Ok(preallocated) => preallocated,
+        Err(error) => {
+            fit(&error);
+            None
+        }
+    };
+    let disabled = match hybond_domxml::disable(&preallocated.unwrap_or(enabled)) {
         Ok(disabled) => disabled,
         Err(error) => panic!("enabled, and then: {}", fit_to_show(&error)),
     };
@@ -170,7 +177,7 @@ fn enabled_and_disabled(xml: &str) {
 }
 
 /// Every element with its attributes and its text, without white space between them, and without what libvirt would leave
-/// out itself: empty `<metadata>` and `<qemu:commandline>`.
+/// out itself: empty `<metadata>`, `<memoryBacking>` and `<qemu:commandline>`.
 fn shape(xml: &str) -> Vec<String> {
     let document = Document::parse(xml).expect("readable");
     let mut shape = Vec::new();
@@ -191,7 +198,7 @@ fn flatten(node: Node<'_, '_>, depth: usize, shape: &mut Vec<String>) {
         .collect();
     let text: String = text.split_whitespace().collect();
     let empty = text.is_empty() && !node.has_children_elements();
-    if empty && (is(node, "metadata") || name.name() == "commandline") {
+    if empty && (is(node, "metadata") || is(node, "memoryBacking") || name.name() == "commandline") {
         return;
     }
     let mut attributes: Vec<String> = node

@@ -64,7 +64,11 @@ impl Host {
     }
 }
 
-fn of_this_machine() -> Result<u64> {
+/// What the machine has on which the hosts are emulated, in MiB.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn of_this_machine() -> Result<u64> {
     total_mib(&fs::read_to_string("/proc/meminfo")?)
 }
 

@@ -19,6 +19,8 @@ fn a_guest_that_is_suspended_reset_or_rebooted_comes_back_on_its_vf() -> Result<
         guest.domain.restarts = true;
         guest.start(src)?;
         let first = on_its_vf(&guest, src)?;
+        // All of its memory was there before its VF was plugged.
+        src.ok("tr '\\0' '\\n' </proc/$(pgrep -f '[g]uest=lively')/cmdline | grep -q '\"prealloc\":true'")?;
 
         src.ok("virsh suspend lively")?;
         src.ok("virsh resume lively")?;

@@ -617,6 +617,14 @@ pub const TABLE: &[Fault] = &[
         )
     },
     Fault {
+        what: "The destination has not the memory that the guest wants",
+        happens: "The kernel there ends the guest's new QEMU before anything is copied; the guest stays on the source and gets its \
+                  VF back",
+        sees: &[Otherwise("virsh: libvirt's own words, of a QEMU that has ended")],
+        retried: "the VF is plugged again on the source; the migration, by the user",
+        ..elsewhere(Memory, "destination-lacks-memory", BEFALLEN)
+    },
+    Fault {
         what: "The destination loses its power while memory is copied",
         happens: "The guest runs on at the source, on its standby; its VF is plugged again when libvirt's job has ended. The \
                   destination has nothing of it when it has booted",

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// More than any time-out of hybond's.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Where a file takes the memory of a host.
+const TAKEN: &str = "/run/taken";
 /// libvirt asks its peers for a sign of life every 5 s and gives up after 5 of them (`keepalive_interval` and
 /// `keepalive_count` in libvirtd.conf), and a host boots meanwhile.
 const GIVEN_UP: Duration = Duration::from_secs(300);
@@ -116,6 +118,33 @@ fn set_back_during_a_drain(scene: &Scene<'_>) -> Result<String> {
 fn shift(host: &Host, sign: &str, by: Duration) -> Result<()> {
     host.ok(&format!("date -s @$(($(date +%s) {sign} {}))", by.as_secs()))?;
     Ok(())
+}
+
+pub fn destination_lacks_memory(scene: &Scene<'_>) -> Result<()> {
+    told("destination-lacks-memory", no_room_at_the_destination(scene))
+}
+
+/// All of the guest's memory is to be there before it comes; without, it would be found to be lacking when its VF is plugged.
+fn no_room_at_the_destination(scene: &Scene<'_>) -> Result<String> {
+    let (src, dst, guest, _) = scene.parts();
+    let most = guest.domain.memory / 2;
+    // What is in a tmpfs is nobody's that could be killed for it.
+    dst.ok(&format!(
+        "set -e; mkdir -p {TAKEN}; mount -t tmpfs -o size=100% taken {TAKEN}; \
+         has=$(awk '/^MemAvailable:/ {{ print int($2 / 1024) }}' /proc/meminfo); fallocate -l $((has - {most}))M {TAKEN}/file"
+    ))?;
+    let refused = scene.is_refused(&[]);
+    dst.ok(&format!("umount {TAKEN}"))?;
+    let said = refused?;
+    answers(scene)?;
+    // Whom the kernel has ended for want of memory was the newcomer.
+    dst.ok("hybondctl host")?;
+    scene.arrive(src, dst)?;
+    guest.wait_primary(dst)?;
+    scene.arrive(dst, src)?;
+    Ok(format!(
+        "it stayed where it was, on its VF (virsh: \"{said}\"); with the memory there it went, and came back"
+    ))
 }
 
 pub fn destination_loses_power(scene: &Scene<'_>) -> Result<()> {

@@ -78,13 +78,17 @@ const PATHS: [Scenario; 1] = [home(
 )];
 
 /// The last ones boot hosts.
-const FAULTS: [Scenario; 5] = [
+const FAULTS: [Scenario; 6] = [
     home(
         "the VFs of a PF are taken away, and come back",
         faults::vfs_are_taken_away,
     ),
     home("the driver of the PFs is reloaded", faults::driver_is_reloaded),
     home("the clocks of both hosts are set back", faults::clock_is_set_back),
+    home(
+        "the destination lacks the guest's memory",
+        faults::destination_lacks_memory,
+    ),
     home("the destination loses its power", faults::destination_loses_power),
     home("the source loses its power", faults::source_loses_power),
 ];
@@ -194,7 +198,7 @@ fn play_until_crash(
     let begun = Instant::now();
     let lab = Lab::up_prepared("test", &packages.key()?, |lab| {
         let scene = Scene::new(lab, Stage::deploy(lab, &packages)?);
-        let started = scene.guest.start(scene.src).map(drop);
+        let started = scene.start();
         scene.told(started.and_then(|()| scene.guest.rest(scene.src)))
     })?;
     let mut scene = Scene::new(&lab, Stage::restored(&lab, &packages)?);

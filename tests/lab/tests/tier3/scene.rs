@@ -1,7 +1,7 @@
 //! A guest on its VF on `src`, and what every scenario wants to know of it.
 
 use anyhow::{Result, ensure};
-use hybond_lab::scenario::{HybridGuest, Stage};
+use hybond_lab::scenario::{HybridGuest, POOL, Stage};
 use hybond_lab::{Host, Lab, Machine, Output};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ impl<'a> Scene<'a> {
     pub fn new(lab: &'a Lab, stage: Stage<'a>) -> Self {
         let (src, dst) = (lab.host("src"), lab.host("dst"));
         let mut guest = HybridGuest::new("web", src);
-        // As most people's guests: its XML says nothing of its memory.
+        // Its XML says nothing of its memory, as that of most people's guests before `hybondctl enable`.
         guest.domain.huge_pages = false;
         Self { stage, src, dst, guest }
     }
@@ -58,8 +58,17 @@ impl<'a> Scene<'a> {
             self.arrive(self.dst, self.src)?;
         }
         if !self.guest.runs_on(self.src)? {
-            return self.guest.start(self.src).map(drop);
+            return self.start();
         }
+        self.guest.wait_primary(self.src).map(drop)
+    }
+
+    /// Starts the guest on `src`, and waits until its traffic goes over a VF. Its memory is left to what hybond does when it
+    /// comes to a host.
+    pub fn start(&self) -> Result<()> {
+        self.guest
+            .define_as(self.src, &format!("--pool {POOL} --keep-memory"))?;
+        self.guest.boot(self.src)?;
         self.guest.wait_primary(self.src).map(drop)
     }
 
