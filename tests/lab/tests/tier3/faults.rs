@@ -133,7 +133,7 @@ fn no_room_at_the_destination(scene: &Scene<'_>) -> Result<String> {
         "set -e; mkdir -p {TAKEN}; mount -t tmpfs -o size=100% taken {TAKEN}; \
          has=$(awk '/^MemAvailable:/ {{ print int($2 / 1024) }}' /proc/meminfo); fallocate -l $((has - {most}))M {TAKEN}/file"
     ))?;
-    let refused = scene.is_refused(&[]);
+    let refused = scene.is_refused(&["process exited"]);
     dst.ok(&format!("umount {TAKEN}"))?;
     let said = refused?;
     answers(scene)?;
