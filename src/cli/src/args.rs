@@ -29,7 +29,8 @@ domain migrates.
 
 The domain's persistent XML is changed: the interface of the MAC becomes the standby (what the guest sees of it stays), \
 and hybond's metadata, the agent's port, a monitor and a PCIe port for the VF are added. Where it does not say how the domain \
-gets its memory, it gets all of it when it starts. 'hybondctl disable' gives it all back. A domain that runs has its pair at the next start. In the guest, install the package hybond-agent.
+gets its memory, it gets all of it when it starts. 'hybondctl disable' gives it all back. A domain that runs has its pair at \
+the next start. In the guest, install the package hybond-agent.
 
 A domain may have several pairs, in different pools and of different flavors: one 'enable' for each. A pair is changed by \
 enabling it again. Flavors: 'hybrid' is the pair as above; 'virtual' is the standby alone; 'indirect' is the standby alone, \

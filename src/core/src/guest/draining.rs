@@ -133,7 +133,7 @@ impl Guest {
             return Err(format!("the guest did not let go of VF {vf} within {within} ms"));
         }
         match self.seen.agent_pair(mac) {
-            Some(pair) if pair.on_primary => Ok(Some(Action::Failover(mac))),
+            Some(pair) if pair.on_primary || self.unsure.contains(&mac) => Ok(Some(Action::Failover(mac))),
             Some(pair) if pair.bonded => Ok(Some(Action::Unplug(lease.clone()))),
             Some(_) => Err(format!("the guest has no bond for pair {mac}")),
             None if !self.settings.need_agent => Ok(Some(Action::Unplug(lease.clone()))),

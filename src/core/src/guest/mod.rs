@@ -139,6 +139,9 @@ pub struct Guest {
     rewritable: bool,
     /// A device_del that waits for its DEVICE_DELETED: until when, and whether the machine was looked at after that.
     unplugging: BTreeMap<Mac, Unplugging>,
+    /// Pairs whose failback failed, and may have been carried out all the same: the agent's word of it can be still to come. They
+    /// are switched to the standby before an unplug, whatever path was last heard of.
+    unsure: BTreeSet<Mac>,
     /// VFs that are known to be clean: no MAC, no VLAN, no grant.
     reset: BTreeSet<Mac>,
     /// VFs to clean before another try to plug them.
@@ -205,6 +208,7 @@ impl Guest {
             drained: false,
             rewritable: false,
             unplugging: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             reset: BTreeSet::new(),
             undo: BTreeSet::new(),
             awaits_vf: BTreeMap::new(),

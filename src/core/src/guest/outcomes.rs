@@ -71,6 +71,7 @@ impl Guest {
                     agent.insert(*mac, pair);
                 }
                 self.note_switch(now, before.as_ref());
+                self.unsure.remove(mac);
                 self.degraded.remove(mac);
                 if matches!(action, Action::Failback(_)) {
                     // A guest that leaves its VF again is switched at our pace, not at its own.
@@ -273,7 +274,10 @@ impl Guest {
                 // device_add may have been carried out, and its answer lost.
                 self.seen.looked = false;
             }
-            Action::Failback(mac) => self.later(Retry::Failback(*mac), now),
+            Action::Failback(mac) => {
+                self.unsure.insert(*mac);
+                self.later(Retry::Failback(*mac), now);
+            }
             Action::Failover(_) | Action::Unplug(_) if matches!(self.record.stage, Stage::Draining { .. }) => {
                 self.drain_failed(now, &reason);
             }

@@ -159,6 +159,7 @@ impl Guest {
     /// the pair's MAC, which would draw the standby's frames to it.
     pub(super) fn device_deleted(&mut self, now: Millis, mac: Mac) {
         self.unplugging.remove(&mac);
+        self.unsure.remove(&mac);
         // Of the VF that it gets next.
         self.not_before.remove(&Retry::Failback(mac));
         if matches!(&self.in_flight, Some(Action::Plug(lease)) if lease.mac == mac) {

@@ -149,10 +149,7 @@ fn a_standby_that_is_down_is_raised_before_the_vf_goes() {
 
 #[test]
 fn in_postcopy_the_standby_is_raised_when_the_cpus_start() {
-    let mut guest = received(Policy::Prefer);
-    guest.complete(1, Ok(Outcome::Done));
-    answer(&mut guest, 1);
-    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    let mut guest = awaited();
     guest.handle(3, Event::Migration(MigrationSeen::Active));
     assert_eq!(guest.poll(3), None);
     guest.handle(4, Event::Running(true));
@@ -166,6 +163,19 @@ fn in_postcopy_the_standby_is_raised_when_the_cpus_start() {
     guest.handle(5, Event::Migration(MigrationSeen::Completed));
     let now = after_its_first_moments(&mut guest, 5);
     assert_eq!(guest.poll(now), Some(Action::Announce));
+}
+
+#[test]
+fn a_failback_that_seemed_to_fail_is_taken_back_before_the_unplug() {
+    let mut guest = on_vf();
+    guest.handle(1, Event::AgentState(mac(), agent(false, true)));
+    assert_eq!(guest.poll(1), Some(Action::Failback(mac())));
+    guest.handle(2, Event::Request(Token(1), Request::HoldBack));
+    // The guest's bond may have switched all the same, and its answer been lost.
+    guest.complete(3, Err(failure("the agent does not answer")));
+    let switched = Outcome::Switched(agent(false, true));
+    expect(&mut guest, 3, Action::Failover(mac()), switched);
+    assert_eq!(guest.poll(3), Some(Action::Unplug(lease())));
 }
 
 #[test]

@@ -175,10 +175,7 @@ fn a_guest_arrives_on_its_standby_and_is_upgraded() {
 
 #[test]
 fn a_guest_that_has_just_come_is_left_alone_but_for_a_standby() {
-    let mut guest = received(Policy::Prefer);
-    guest.complete(1, Ok(Outcome::Done));
-    answer(&mut guest, 1);
-    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    let mut guest = awaited();
     // QEMU's event of the end was lost, and with it the moment to raise the standby.
     guest.handle(3, Event::Running(true));
     let raised = Outcome::Standby(standby(true));
@@ -193,10 +190,7 @@ fn a_guest_that_has_just_come_is_left_alone_but_for_a_standby() {
 
 #[test]
 fn a_guest_that_leaves_in_its_first_moments_is_drained_at_once() {
-    let mut guest = received(Policy::Prefer);
-    guest.complete(1, Ok(Outcome::Done));
-    answer(&mut guest, 1);
-    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    let mut guest = awaited();
     guest.handle(3, Event::Migration(MigrationSeen::Completed));
     let raised = Outcome::Standby(standby(true));
     expect(&mut guest, 3, Action::RaiseStandby(mac()), raised);

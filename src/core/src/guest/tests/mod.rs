@@ -85,6 +85,15 @@ fn expect(guest: &mut Guest, now: Millis, action: Action, outcome: Outcome) {
     guest.complete(now, Ok(outcome));
 }
 
+/// A guest that is on its way here: its hook has its answer, and its QEMU waits for what the source sends.
+fn awaited() -> Guest {
+    let mut guest = received(Policy::Prefer);
+    guest.complete(1, Ok(Outcome::Done));
+    answer(&mut guest, 1);
+    guest.handle(2, Event::QmpConnected(QmpSeen::default()));
+    guest
+}
+
 /// Sees a guest that went on at `resumed` left alone for a while, and when that ends.
 fn after_its_first_moments(guest: &mut Guest, resumed: Millis) -> Millis {
     let until = resumed + Settings::default().first_moments;
