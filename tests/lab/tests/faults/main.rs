@@ -10,6 +10,7 @@ mod agent;
 mod arrival;
 mod copy;
 mod drain;
+mod fault;
 mod guard;
 mod host;
 mod page;
@@ -20,12 +21,13 @@ mod table;
 mod ways;
 
 use anyhow::{Context, Result, ensure};
+use fault::{Fault, Play};
 use hybond_lab::Machine;
 use hybond_lab::tier2_hybond::{Daemon, on_stage, results};
 use pings::Pings;
 use scene::Scene;
 use std::time::Instant;
-use table::{Fault, Play, TABLE};
+use table::TABLE;
 
 #[test]
 #[ignore = "boots guests under TCG"]

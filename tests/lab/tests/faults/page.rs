@@ -1,6 +1,7 @@
 //! `docs/failure-matrix.md`, whose tables are those of [`crate::table`].
 
-use crate::table::{Fault, Part, Sight, TABLE};
+use crate::fault::{Fault, Part, Sight};
+use crate::table::TABLE;
 use anyhow::{Context, Result, ensure};
 use hybond_lab::tier2_hybond::results;
 use std::fmt::Write;

@@ -1,136 +1,17 @@
 //! Every fault that is known: what happens, what the user sees, what is tried again, and the test that shows it. What is done
 //! here has its scenario beside it; the others name a test elsewhere.
 
-use crate::scene::Scene;
+use crate::fault::Part::{Destination, Drain, Guest, Host, Memory, Peers, Several, Ways};
+use crate::fault::Sight::{Hybondctl, Otherwise, Status, Virsh};
+use crate::fault::{Fault, NOTHING, Sight, elsewhere, here};
 use crate::{agent, arrival, copy, drain, guard, host, several, ways};
-use anyhow::Result;
-
-/// Has a fault happen, and answers a figure. What every scenario must end with is looked at afterwards.
-pub type Play = fn(&mut Scene<'_>) -> Result<String>;
-
-/// What a user reads. "…" stands for what differs. Scenarios fail where it was not there to be read.
-#[derive(Debug, Clone, Copy)]
-pub enum Sight {
-    /// From `virsh migrate`, with libvirt's words around it.
-    Virsh(&'static str),
-    /// From hybondctl.
-    Hybondctl(&'static str),
-    /// Of the pair, in `hybondctl status`.
-    Status(&'static str),
-    /// Something else, which the test sees to by itself.
-    Otherwise(&'static str),
-}
-
-/// Which table of the page a fault is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// It refuses, or cannot.
-    Destination,
-    /// Until the VF is out of the guest.
-    Drain,
-    /// While QEMU copies memory.
-    Memory,
-    /// Inside the guest.
-    Guest,
-    /// `virsh migrate` with other words.
-    Ways,
-    /// On one host, whether or not anything migrates.
-    Host,
-    /// Several at a time.
-    Several,
-    /// Between the daemons.
-    Peers,
-}
-
-impl Part {
-    /// In the page's order.
-    pub const ALL: [Self; 8] = [
-        Self::Destination,
-        Self::Drain,
-        Self::Memory,
-        Self::Guest,
-        Self::Ways,
-        Self::Host,
-        Self::Several,
-        Self::Peers,
-    ];
-
-    /// Its heading.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Destination => "The destination does not take the guest",
-            Self::Drain => "Before memory is copied: the drain",
-            Self::Memory => "While memory is copied",
-            Self::Guest => "In the guest",
-            Self::Ways => "Other ways to migrate",
-            Self::Host => "On a host",
-            Self::Several => "Several guests at a time",
-            Self::Peers => "Between the hosts' daemons",
-        }
-    }
-}
 
 /// Where whole hosts are needed.
 const BEFALLEN: &[&str] = &["tier3::a_hybrid_guest_is_well_or_off_whatever_befalls_its_hosts"];
 
-/// A row.
-#[derive(Debug, Clone, Copy)]
-pub struct Fault {
-    /// Its table.
-    pub part: Part,
-    /// Short.
-    pub name: &'static str,
-    /// What goes wrong, as a user would say it.
-    pub what: &'static str,
-    /// What hybond does about it.
-    pub happens: &'static str,
-    /// What is read, and where.
-    pub sees: &'static [Sight],
-    /// What is tried again, and by whom.
-    pub retried: &'static str,
-    /// Of this test.
-    pub play: Option<Play>,
-    /// Tests elsewhere, as `program::test`.
-    pub tests: &'static [&'static str],
-    /// Played in every run.
-    pub short: bool,
-}
-
-use Part::{Destination, Drain, Guest, Host, Memory, Peers, Several, Ways};
-use Sight::{Hybondctl, Otherwise, Status, Virsh};
-
-const NOTHING: &str = "nothing";
 const BY_USER: &str = "the migration, by the user";
 const BACK: &str = "the VF is plugged again on the source; the migration, by the user";
 const SUCCEEDS: &[Sight] = &[Otherwise("success")];
-
-const fn here(part: Part, name: &'static str, play: Play) -> Fault {
-    Fault {
-        part,
-        name,
-        what: "",
-        happens: "",
-        sees: &[],
-        retried: NOTHING,
-        play: Some(play),
-        tests: &[],
-        short: false,
-    }
-}
-
-const fn elsewhere(part: Part, name: &'static str, tests: &'static [&'static str]) -> Fault {
-    Fault {
-        part,
-        name,
-        what: "",
-        happens: "",
-        sees: &[],
-        retried: NOTHING,
-        play: None,
-        tests,
-        short: false,
-    }
-}
 
 /// All of them: first those of this test, in the order in which they are played, one that ends the guest before one that wants
 /// it off.
@@ -621,15 +502,15 @@ pub const TABLE: &[Fault] = &[
         happens: "The kernel there ends the guest's new QEMU before anything is copied; the guest stays on the source and gets its \
                   VF back",
         sees: &[Otherwise("virsh: libvirt's own words, of a QEMU that has ended")],
-        retried: "the VF is plugged again on the source; the migration, by the user",
-        ..elsewhere(Memory, "destination-lacks-memory", BEFALLEN)
+        retried: BACK,
+        ..elsewhere(Destination, "destination-lacks-memory", BEFALLEN)
     },
     Fault {
         what: "The destination loses its power while memory is copied",
         happens: "The guest runs on at the source, on its standby; its VF is plugged again when libvirt's job has ended. The \
                   destination has nothing of it when it has booted",
         sees: &[Otherwise("virsh: libvirt's own words, after half a minute at most")],
-        retried: "the VF is plugged again on the source; the migration, by the user",
+        retried: BACK,
         ..elsewhere(Memory, "destination-power-lost", BEFALLEN)
     },
     Fault {

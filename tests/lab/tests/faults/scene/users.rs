@@ -1,7 +1,7 @@
 //! What users do, and what they read of it.
 
 use super::{PAUSE, SOON, Scene};
-use crate::table::Sight;
+use crate::fault::Sight;
 use anyhow::{Result, bail, ensure};
 use hybond_lab::{Machine, Output, process};
 use hybond_wire::agent::Path;
