@@ -319,8 +319,8 @@ fn section(taken: &Taken) -> (Section, Vec<(&'static str, String)>) {
         title: "A migration, beside other ways to migrate".to_owned(),
         about: format!(
             "Two emulated hosts with SR-IOV, libvirt and AppArmor; for each way a guest of {} MiB with one virtio NIC \
-                and, but for the first way, a VF of the same address. How it gets its memory its XML does not say, but for what hybond adds. The \
-                guests are migrated by virsh in turn, all in one direction and in the next round back, under 200 packets/s \
+                and, but for the first way, a VF of the same address. How it gets its memory its XML does not \
+                say, but for what hybond adds. The guests are migrated by virsh in turn, all in one direction and in the next round back, under 200 packets/s \
                 in each direction and a stream of TCP of 2 Mbit/s from the guest; the others stand still meanwhile. The \
                 ways: virtio only; hybond; libvirt's <teaming> (QEMU's failover, net_failover in the guest); a script that \
                 does virsh detach-device, virsh migrate and virsh attach-device around a bond with miimon=100. Gaps and \
