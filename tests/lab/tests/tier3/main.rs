@@ -192,7 +192,7 @@ fn play(set_up: ways::SetUp, scenarios: &[Scenario]) -> Result<()> {
 fn play_until_crash(
     set_up: ways::SetUp,
     left: &mut Vec<&Scenario>,
-    failed: &mut Vec<&'static str>,
+    failed: &mut Vec<String>,
 ) -> Result<Option<String>> {
     let packages = Packages::built()?;
     let begun = Instant::now();
@@ -227,7 +227,7 @@ fn play_until_crash(
                 if let Some(crash) = health.crash(&scene) {
                     return Ok(Some(format!("{crash}, in \"{name}\"")));
                 }
-                failed.push(name);
+                failed.push(format!("{name}: {error:#}"));
                 scene
                     .mend()
                     .with_context(|| format!("after \"{name}\" the guest cannot be brought back"))?;
