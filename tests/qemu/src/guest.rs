@@ -27,11 +27,27 @@ pub struct Guest {
     pub qemu: Qemu,
 }
 
+/// Whether an accelerator emulates the guest's CPU.
+#[must_use]
+pub fn is_emulated(accelerator: &str) -> bool {
+    accelerator.split(',').next() == Some("tcg")
+}
+
+/// By what a guest's clock goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// By this machine's: what the guest measures is how fast its CPU is emulated, too.
+    Machine,
+    /// By a nanosecond with each instruction of its CPU, and by this machine's while the CPU is idle: QEMU's `-icount`, which
+    /// only TCG has. What the guest measures is what a CPU of 1,000 million instructions per second would take.
+    Instructions,
+}
+
 /// How a guest begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// From its kernel.
-    Boot,
+    Boot(Clock),
     /// By a migration.
     Incoming,
 }
@@ -79,8 +95,11 @@ impl Guest {
             let device = format!("virtserialport,bus=serial.0,chardev={name},id={name},name=org.hybond.{name}.0");
             options.push(("-device", device));
         }
-        if start == Start::Incoming {
-            options.push(("-incoming", "defer".into()));
+        match start {
+            Start::Boot(Clock::Machine) => {}
+            // 2^0 ns per instruction.
+            Start::Boot(Clock::Instructions) => options.push(("-icount", "shift=0".into())),
+            Start::Incoming => options.push(("-incoming", "defer".into())),
         }
         let arguments: Vec<String> = options
             .into_iter()

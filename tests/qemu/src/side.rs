@@ -5,7 +5,7 @@
 //!                           └─ tap ────────────────────┘ primary    A ──▶ B └ primary ── tap ─────────────────────┴─ lan
 //! ```
 
-use crate::guest::Start;
+use crate::guest::{Clock, Start};
 use crate::{Guest, Image, LONG};
 use hybond_core::ids::{IfName, Mac};
 use hybond_guest::{GuestEvent, GuestHandle, GuestLink};
@@ -80,8 +80,8 @@ impl Side {
     ///
     /// # Panics
     /// It does not come to that.
-    pub async fn booted(host: &Host, image: &Image, pf: &str, standby: &str) -> Self {
-        let mut side = Self::new(host, image, Start::Boot, pf, standby).await;
+    pub async fn booted(host: &Host, image: &Image, clock: Clock, pf: &str, standby: &str) -> Self {
+        let mut side = Self::new(host, image, Start::Boot(clock), pf, standby).await;
         host.netlink
             .set_standby_up(&side.standby, true)
             .await

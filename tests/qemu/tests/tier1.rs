@@ -3,7 +3,7 @@
 use hybond_netlink::Netlink;
 use hybond_qmp::{Event, MigrationStatus};
 use hybond_test_netns::{Host, on_a_host};
-use hybond_test_qemu::guest::Start;
+use hybond_test_qemu::guest::{Clock, Start};
 use hybond_test_qemu::side::{ADDRESS, Side, has, lan, mac};
 use hybond_test_qemu::{Image, LONG, Traffic};
 use hybond_wire::agent::Path;
@@ -25,7 +25,7 @@ fn a_guest_keeps_its_path_when_the_guard_acts_and_when_its_agent_dies() {
 
 async fn cycle(host: &Host, image: &Image) {
     lan(host);
-    let mut a = Side::booted(host, image, "pf", "hba").await;
+    let mut a = Side::booted(host, image, Clock::Machine, "pf", "hba").await;
     let mut traffic = Traffic::start(ADDRESS.into());
     traffic.during("undisturbed", sleep(Duration::from_secs(3))).await;
     traffic.during("plug at A", a.plug(host, "vfa")).await;
@@ -74,7 +74,7 @@ async fn migrate(netlink: &Netlink, a: &mut Side, b: &mut Side) {
 
 async fn accidents(host: &Host, image: &Image) {
     lan(host);
-    let mut a = Side::booted(host, image, "pf", "hba").await;
+    let mut a = Side::booted(host, image, Clock::Machine, "pf", "hba").await;
     let mut traffic = Traffic::start(ADDRESS.into());
     traffic.during("plug", a.plug(host, "vfa")).await;
     traffic.during("failback", a.failback()).await;
