@@ -7,8 +7,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{self, Instant};
 
@@ -141,17 +142,29 @@ impl Guest {
     /// Has its shell run one line, and does not wait for what comes of it.
     ///
     /// # Errors
-    /// The test's port cannot be written to.
+    /// The test's port cannot be written to, or the shell does not answer.
     pub async fn order(&self, line: &str) -> Result<()> {
+        // What the shell said of an order before, after its client had gone, reaches the next one: the number tells whose it is.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let id = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut port = UnixStream::connect(self.qemu.path("test"))
             .await
             .context("the guest's test port")?;
-        port.write_all(format!("test {line}\n").as_bytes()).await?;
-        // QEMU forgets what it has not read when its client goes: the shell's first answer tells that it has.
-        let mut answer = [0u8; 1];
-        time::timeout(crate::LONG, port.read_exact(&mut answer))
+        port.write_all(format!("{id} {line}\n").as_bytes()).await?;
+        // QEMU forgets what it has not read when its client goes: the shell's answer tells that it has.
+        let begun = format!("<{id}");
+        let mut lines = BufReader::new(port).lines();
+        let answered = async {
+            while let Some(line) = lines.next_line().await? {
+                if line == begun {
+                    return Ok(());
+                }
+            }
+            bail!("it was closed")
+        };
+        time::timeout(crate::LONG, answered)
             .await
-            .context("the guest's shell")??;
-        Ok(())
+            .context("the guest's shell")?
+            .context("the guest's test port")
     }
 }
