@@ -96,21 +96,16 @@ pub const NOTHING: &str = "nothing";
 
 /// Of this test.
 pub const fn here(part: Part, name: &'static str, play: Play) -> Fault {
-    Fault {
-        part,
-        name,
-        what: "",
-        happens: "",
-        sees: &[],
-        retried: NOTHING,
-        play: Some(play),
-        tests: &[],
-        short: false,
-    }
+    row(part, name, Some(play), &[])
 }
 
 /// Of tests elsewhere.
 pub const fn elsewhere(part: Part, name: &'static str, tests: &'static [&'static str]) -> Fault {
+    row(part, name, None, tests)
+}
+
+/// What is to be said of it is still to be filled in.
+const fn row(part: Part, name: &'static str, play: Option<Play>, tests: &'static [&'static str]) -> Fault {
     Fault {
         part,
         name,
@@ -118,7 +113,7 @@ pub const fn elsewhere(part: Part, name: &'static str, tests: &'static [&'static
         happens: "",
         sees: &[],
         retried: NOTHING,
-        play: None,
+        play,
         tests,
         short: false,
     }
