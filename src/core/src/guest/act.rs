@@ -73,7 +73,7 @@ pub enum Action {
     LowerStandby(Mac),
     /// Ask QEMU which multicast frames the guest wants of its standbys. From then on QEMU tells once of the next change.
     ReadFilters,
-    /// Have the macvtap of a pair stand so beside the others, and take these multicast frames.
+    /// Have the macvtap of a pair stand so beside the others, and take these multicast frames. Done: it has been read back so.
     TuneStandby {
         /// The pair.
         mac: Mac,
@@ -244,8 +244,7 @@ pub enum Outcome {
     },
     /// Answer to [`Action::ReadFilters`]: what the guest wants, for each pair that QEMU tells of.
     Filters(BTreeMap<Mac, Multicast>),
-    /// Answer to [`Action::MakeStandby`], [`Action::RaiseStandby`], [`Action::LowerStandby`] and [`Action::TuneStandby`]:
-    /// what is there now.
+    /// Answer to [`Action::MakeStandby`], [`Action::RaiseStandby`] and [`Action::LowerStandby`]: what is there now.
     Standby(StandbySeen),
     /// Answer to [`Action::Failover`] and [`Action::Failback`]: the pair now.
     Switched(super::AgentPair),

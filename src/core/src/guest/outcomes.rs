@@ -51,8 +51,13 @@ impl Guest {
                     self.degraded.remove(mac);
                 }
             }
-            (Action::LowerStandby(mac) | Action::TuneStandby { mac, .. }, Outcome::Standby(standby)) => {
+            (Action::LowerStandby(mac), Outcome::Standby(standby)) => {
                 self.seen.standby.insert(*mac, Box::new(standby));
+            }
+            (Action::TuneStandby { mac, mode, multicast }, Outcome::Done) => {
+                if let Some(standby) = self.seen.standby.get_mut(mac) {
+                    (standby.mode, standby.multicast) = (*mode, multicast.clone());
+                }
             }
             (Action::AskDrain { .. }, _) => self.drained = true,
             (Action::PrepareVf { lease, .. }, _) => {
