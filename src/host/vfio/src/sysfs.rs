@@ -97,15 +97,23 @@ impl Sysfs {
         }
     }
 
+    /// Whether there is such a network interface, of whatever kind. Reading sysfs takes no lock of the kernel's for network
+    /// devices (RTNL), which somebody may hold for seconds.
+    #[must_use]
+    pub fn has_interface(&self, name: &IfName) -> bool {
+        let net = self.root.join("class/net").join(name.as_str());
+        net.symlink_metadata().is_ok()
+    }
+
     /// The PCI address of a network interface.
     ///
     /// # Errors
     /// The interface does not exist or is not a PCI function.
     pub fn bdf_of(&self, name: &IfName) -> Result<Bdf, SysfsError> {
-        let net = self.root.join("class/net").join(name.as_str());
-        if net.symlink_metadata().is_err() {
+        if !self.has_interface(name) {
             return Err(SysfsError::NoInterface(name.clone()));
         }
+        let net = self.root.join("class/net").join(name.as_str());
         let target = link_name(&net.join("device"))?;
         target
             .and_then(|t| t.parse().ok())
