@@ -202,19 +202,26 @@ pub(super) async fn act(
                     failed(ErrorKind::Failed, format!("{domain} was not {done} within {s} s; see hybondctl status {domain}"))
                 }
             }),
-            told = feed.recv() => pass_on(stream, told).await?,
+            told = feed.recv() => pass_on(stream, told, &mut feed).await?,
         }
     }
 }
 
 type Told = Result<Response, broadcast::error::RecvError>;
 
-async fn pass_on(stream: &mut UnixStream, told: Told) -> Result<(), ExchangeError> {
-    match told {
-        Ok(progress) => socket::write(stream, &progress, RESPONSE_LIMIT).await,
-        // Some were missed: progress is for the eye.
-        Err(_) => Ok(()),
+/// Together with what has been told since: the end of a phase is most often the beginning of the next.
+async fn pass_on(
+    stream: &mut UnixStream,
+    told: Told,
+    feed: &mut broadcast::Receiver<Response>,
+) -> Result<(), ExchangeError> {
+    let mut all = Vec::new();
+    // Some may have been missed: progress is for the eye.
+    all.extend(told.ok());
+    while let Ok(next) = feed.try_recv() {
+        all.push(next);
     }
+    socket::write_all(stream, &all, RESPONSE_LIMIT).await
 }
 
 async fn watch(shared: &Arc<Shared>, stream: &mut UnixStream, domain: &str) -> Result<(), ExchangeError> {
@@ -227,7 +234,7 @@ async fn watch(shared: &Arc<Shared>, stream: &mut UnixStream, domain: &str) -> R
             told = feed.recv() => told,
             () = socket::closed(stream) => return Ok(()),
         };
-        pass_on(stream, told).await?;
+        pass_on(stream, told, &mut feed).await?;
     }
 }
 

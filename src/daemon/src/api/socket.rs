@@ -90,8 +90,20 @@ pub async fn read<T: DeserializeOwned>(stream: &mut UnixStream, limit: usize) ->
 
 /// Writes an answer.
 pub async fn write<T: Serialize>(stream: &mut UnixStream, message: &T, limit: usize) -> Result<(), ExchangeError> {
-    let line = hybond_wire::line::encode(message, limit)?;
-    timeout(PATIENCE, stream.write_all(&line))
+    write_all(stream, std::slice::from_ref(message), limit).await
+}
+
+/// Writes several lines, of `limit` bytes each, at once.
+pub async fn write_all<T: Serialize>(
+    stream: &mut UnixStream,
+    messages: &[T],
+    limit: usize,
+) -> Result<(), ExchangeError> {
+    let mut lines = Vec::new();
+    for message in messages {
+        lines.extend(hybond_wire::line::encode(message, limit)?);
+    }
+    timeout(PATIENCE, stream.write_all(&lines))
         .await
         .map_err(|_| ExchangeError::Silent)??;
     Ok(())
