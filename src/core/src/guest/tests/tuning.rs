@@ -20,14 +20,6 @@ fn solicited() -> Multicast {
     Multicast::asked(false, [[0x33, 0x33, 0xff, 0xaa, 0, 1]])
 }
 
-fn seen(mode: StandbyMode, multicast: Multicast) -> StandbySeen {
-    StandbySeen {
-        mode,
-        multicast,
-        ..standby(true)
-    }
-}
-
 fn tune(mode: StandbyMode, multicast: Multicast) -> Action {
     Action::TuneStandby {
         mac: mac(),
