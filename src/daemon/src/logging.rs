@@ -3,6 +3,7 @@
 //! What an operator may have to act on carries a `MESSAGE_ID`, by which `journalctl -x` finds the explanation in
 //! `packaging/journal/hybond.catalog`. There is one entry in it for each of [`message_id`].
 
+use std::io::IsTerminal;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -17,7 +18,11 @@ pub fn begin() {
             .with_field_prefix(None)
             .with_syslog_identifier("hybondd".into())
             .boxed(),
-        None => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
+        None => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            // A file has no colours.
+            .with_ansi(std::io::stderr().is_terminal())
+            .boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
