@@ -16,8 +16,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
+/// Places for those who close a tap. The kernel takes milliseconds for it, a part of them with its one lock for network devices
+/// held (RTNL), for which all others would spin on the cores that are hybondd's, too. A VF has no device on its host that would
+/// go. One at a time takes 17 ms, most of it a wait for other processors (`rcu_barrier()` in `netdev_run_todo()`).
+static CLOSING: Semaphore = Semaphore::const_new(16);
 /// Longest line of the daemon's to QEMU.
 const COMMAND: usize = 64 * 1024;
 
@@ -173,8 +177,8 @@ async fn qmp(stream: UnixStream, end: &Shared, pace: Pace, heard: &Heard) -> io:
                     let answer = command_of(&command, end, pace, &events, &mut passed);
                     let given_up = end.borrow_mut().given_up.take();
                     if let Some(tap) = given_up {
-                        // Its end takes the kernel milliseconds (`synchronize_net()`), in which each QEMU of a host
-                        // stands still for itself.
+                        // Closed by nobody.
+                        let _place = CLOSING.acquire().await;
                         tokio::task::spawn_blocking(move || drop(tap)).await.map_err(io::Error::other)?;
                     }
                     say(&stream, &answer).await?;
