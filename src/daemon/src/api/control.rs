@@ -256,3 +256,46 @@ async fn timeline(shared: &Arc<Shared>, domain: &str, limit: usize) -> Response 
     let runs = runs.split_off(runs.len().saturating_sub(limit));
     Response::Timeline { runs }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hybond_wire::line::{self, LineBuffer};
+    use tokio::io::AsyncReadExt;
+
+    fn phase(name: &str) -> Response {
+        Response::Progress {
+            domain: "web1".to_owned(),
+            phase: hybond_wire::control::Phase {
+                name: name.to_owned(),
+                start_ms: 1.0,
+                end_ms: None,
+                detail: None,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn phases_that_have_gathered_arrive_as_lines_of_their_own_in_their_order() {
+        let (mut daemon, mut client) = UnixStream::pair().expect("sockets");
+        let (teller, mut feed) = broadcast::channel(8);
+        for name in ["failover", "tune-standby", "unplug"] {
+            teller.send(phase(name)).expect("heard");
+        }
+        let first = feed.recv().await;
+        pass_on(&mut daemon, first, &mut feed).await.expect("taken");
+        drop(daemon);
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).await.expect("read");
+        let mut lines = LineBuffer::new(RESPONSE_LIMIT);
+        lines.push(&bytes);
+        let mut names = Vec::new();
+        while let Some(line) = lines.next_line().expect("whole lines") {
+            match line::decode(&line, RESPONSE_LIMIT).expect("a response") {
+                Response::Progress { phase, .. } => names.push(phase.name),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(names, ["failover", "tune-standby", "unplug"]);
+    }
+}
