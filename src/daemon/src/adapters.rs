@@ -490,8 +490,10 @@ impl Adapters {
             }
             let tap = tap_name(lease.mac)?;
             // QEMU's end of it was the last. To ask netlink for what is not there waits for whoever changes a device just now.
-            if self.sysfs.has_interface(&tap) {
-                collect(&mut errors, self.netlink.remove_link(&tap).await);
+            match self.sysfs.has_interface(&tap) {
+                Ok(true) => collect(&mut errors, self.netlink.remove_link(&tap).await),
+                Ok(false) => {}
+                Err(error) => errors.push(chain(&error)),
             }
             return all_well(errors);
         };

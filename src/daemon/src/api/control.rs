@@ -215,12 +215,9 @@ async fn pass_on(
     told: Told,
     feed: &mut broadcast::Receiver<Response>,
 ) -> Result<(), ExchangeError> {
-    let mut all = Vec::new();
     // Some may have been missed: progress is for the eye.
-    all.extend(told.ok());
-    while let Ok(next) = feed.try_recv() {
-        all.push(next);
-    }
+    let mut all = Vec::from_iter(told);
+    all.extend((0..feed.len()).map_while(|_| feed.try_recv().ok()));
     socket::write_all(stream, &all, RESPONSE_LIMIT).await
 }
 

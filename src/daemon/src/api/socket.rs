@@ -90,7 +90,7 @@ pub async fn read<T: DeserializeOwned>(stream: &mut UnixStream, limit: usize) ->
 
 /// Writes an answer.
 pub async fn write<T: Serialize>(stream: &mut UnixStream, message: &T, limit: usize) -> Result<(), ExchangeError> {
-    write_all(stream, std::slice::from_ref(message), limit).await
+    send(stream, &hybond_wire::line::encode(message, limit)?).await
 }
 
 /// Writes several lines, of `limit` bytes each, at once.
@@ -103,7 +103,11 @@ pub async fn write_all<T: Serialize>(
     for message in messages {
         lines.extend(hybond_wire::line::encode(message, limit)?);
     }
-    timeout(PATIENCE, stream.write_all(&lines))
+    send(stream, &lines).await
+}
+
+async fn send(stream: &mut UnixStream, bytes: &[u8]) -> Result<(), ExchangeError> {
+    timeout(PATIENCE, stream.write_all(bytes))
         .await
         .map_err(|_| ExchangeError::Silent)??;
     Ok(())

@@ -90,19 +90,23 @@ impl Sysfs {
     /// Refuses functions that are not there, so that later "missing" errors mean the attribute.
     pub(crate) fn existing(&self, bdf: Bdf) -> Result<PathBuf, SysfsError> {
         let path = self.device(bdf);
-        match path.symlink_metadata() {
-            Ok(_) => Ok(path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(SysfsError::NoDevice(bdf)),
-            Err(source) => Err(SysfsError::Read { path, source }),
+        match is_path(&path)? {
+            true => Ok(path),
+            false => Err(SysfsError::NoDevice(bdf)),
         }
+    }
+
+    fn net(&self, name: &IfName) -> PathBuf {
+        self.root.join("class/net").join(name.as_str())
     }
 
     /// Whether there is such a network interface, of whatever kind. Reading sysfs takes no lock of the kernel's for network
     /// devices (RTNL), which somebody may hold for seconds.
-    #[must_use]
-    pub fn has_interface(&self, name: &IfName) -> bool {
-        let net = self.root.join("class/net").join(name.as_str());
-        net.symlink_metadata().is_ok()
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn has_interface(&self, name: &IfName) -> Result<bool, SysfsError> {
+        is_path(&self.net(name))
     }
 
     /// The PCI address of a network interface.
@@ -110,10 +114,10 @@ impl Sysfs {
     /// # Errors
     /// The interface does not exist or is not a PCI function.
     pub fn bdf_of(&self, name: &IfName) -> Result<Bdf, SysfsError> {
-        if !self.has_interface(name) {
+        let net = self.net(name);
+        if net.symlink_metadata().is_err() {
             return Err(SysfsError::NoInterface(name.clone()));
         }
-        let net = self.root.join("class/net").join(name.as_str());
         let target = link_name(&net.join("device"))?;
         target
             .and_then(|t| t.parse().ok())
@@ -333,6 +337,17 @@ impl Sysfs {
             return Ok(None);
         };
         Ok(dev_number(&folder.join(&name).join("dev"))?.map(|dev| (name, dev)))
+    }
+}
+
+fn is_path(path: &Path) -> Result<bool, SysfsError> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(SysfsError::Read {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 

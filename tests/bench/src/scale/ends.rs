@@ -18,10 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-/// Places for those who close a tap. The kernel takes milliseconds for it, a part of them with its one lock for network devices
-/// held (RTNL), for which all others would spin on the cores that are hybondd's, too. A VF has no device on its host that would
-/// go. One at a time takes 17 ms, most of it a wait for other processors (`rcu_barrier()` in `netdev_run_todo()`).
-static CLOSING: Semaphore = Semaphore::const_new(16);
+/// How many taps are closed at a time. The kernel takes milliseconds for each, a part of them with its one lock for network
+/// devices held (RTNL), for which all others would spin on the cores that are hybondd's, too. A VF has no device on its host
+/// that would go. One at a time takes 17 ms, nearly all of it a wait.
+pub const CLOSING: usize = 16;
+/// Held by who closes one.
+static PLACES: Semaphore = Semaphore::const_new(CLOSING);
 /// Longest line of the daemon's to QEMU.
 const COMMAND: usize = 64 * 1024;
 
@@ -178,7 +180,7 @@ async fn qmp(stream: UnixStream, end: &Shared, pace: Pace, heard: &Heard) -> io:
                     let given_up = end.borrow_mut().given_up.take();
                     if let Some(tap) = given_up {
                         // Closed by nobody.
-                        let _place = CLOSING.acquire().await;
+                        let _place = PLACES.acquire().await;
                         tokio::task::spawn_blocking(move || drop(tap)).await.map_err(io::Error::other)?;
                     }
                     say(&stream, &answer).await?;

@@ -260,15 +260,17 @@ fn section(sizes: &[Plan], taken: &Taken) -> (Section, Vec<(&'static str, String
     let section = Section {
         name: "scale".to_owned(),
         title: "Many domains on one daemon".to_owned(),
-        about: "A real hybondd, its journal on a disk and network devices of the kernel. QEMU's monitors and the guests' \
-                agents are simulated on real sockets, by one thread of another process on the same cores, which runs before \
-                hybondd: a switch takes 10 ms, an unplug and a carrier 100 ms each, everything else is answered at once. \
-                libvirt is its own test driver, which lives in hybondd's process: what it takes of the memory for as many \
-                domains that are not hybond's is subtracted. Emulated primaries stand in for VFs, those of each PF on a \
-                bridge of its own; that their taps go, 16 at a time, takes the kernel time on the same cores. Own time is from the \
-                request on the control socket to its answer, less the time in which an answer of the other ends was due; \
-                time in which hybondd waits for a core, the disk or the kernel is its own."
-            .to_owned(),
+        about: format!(
+            "A real hybondd, its journal on a disk and network devices of the kernel. QEMU's monitors and the guests' \
+             agents are simulated on real sockets, by one thread of another process on the same cores, which runs before \
+             hybondd: a switch takes 10 ms, an unplug and a carrier 100 ms each, everything else is answered at once. \
+             libvirt is its own test driver, which lives in hybondd's process: what it takes of the memory for as many \
+             domains that are not hybond's is subtracted. Emulated primaries stand in for VFs, those of each PF on a \
+             bridge of its own; that their taps go, {} at a time, takes the kernel time on the same cores. Own time is \
+             from the request on the control socket to its answer, less the time in which an answer of the other ends was \
+             due; time in which hybondd waits for a core, the disk or the kernel is its own.",
+            ends::CLOSING
+        ),
         figures,
         slopes,
         failed: taken.failed().to_vec(),
