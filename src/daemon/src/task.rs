@@ -377,9 +377,10 @@ impl Task {
         }
     }
 
-    /// Who asks for a VF that is on its way back waits for it.
+    /// Who asks for a VF that is on its way back waits for it. Said before a record without the VF is written, which takes a
+    /// while: only then has the pool got it.
     fn tell_pool(&self) {
-        let returning = self.guest.returning();
+        let returning = self.guest.returning(self.kept.as_deref());
         self.shared.adapters.book().set_returning(self.guest.id(), returning);
     }
 
@@ -427,9 +428,14 @@ impl Task {
         }
         let leases = record.pairs.values().filter_map(|pair| pair.lease.as_ref());
         if self.shared.adapters.book().keep_only(record.spec.id, leases) {
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move { shared.tell_waiting().await });
+            self.tell_waiting();
         }
+    }
+
+    /// Whoever waits for a VF is told that one is free, beside what this task does: their tasks may be busy.
+    fn tell_waiting(&self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move { shared.tell_waiting().await });
     }
 
     fn answer(&mut self, token: Token, answer: Answer, kept: Result<(), Failure>) {
@@ -671,10 +677,15 @@ impl Task {
         let id = self.guest.id();
         match self.shared.drop_record(id).await {
             Ok(()) => {
-                let mut book = self.shared.adapters.book();
-                book.leave_queue(id);
-                book.set_returning(id, []);
-                book.keep_only(id, []);
+                let freed = {
+                    let mut book = self.shared.adapters.book();
+                    book.leave_queue(id);
+                    book.set_returning(id, []);
+                    book.keep_only(id, [])
+                };
+                if freed {
+                    self.tell_waiting();
+                }
             }
             // What it names stays leased: it is read back at the next start.
             Err(error) => error!(

@@ -1,7 +1,7 @@
 //! `Leaving`: the domain is not on this host; what it had is taken back.
 
 use super::act::{Action, Answer};
-use super::record::{DrainReason, Hook, Stage};
+use super::record::{DrainReason, Hook, Record, Stage};
 use super::seen::DomainSeen;
 use super::{Guest, Retry};
 use crate::Millis;
@@ -62,12 +62,16 @@ impl Guest {
         }
     }
 
-    /// Pairs whose VF is on its way back to the pool. Who takes it next may wait for it.
+    /// Pairs whose VF is on its way back to the pool. Who takes it next may wait for it. `written`: the record as it is on
+    /// stable storage; the pool has a VF back only when that one does not name it any more.
     #[must_use]
-    pub fn returning(&self) -> BTreeSet<Mac> {
+    pub fn returning(&self, written: Option<&Record>) -> BTreeSet<Mac> {
         let ends = self.ends();
         let leases = self.leases().into_iter().map(|lease| lease.mac);
-        leases.filter(|mac| ends || self.gives_up(*mac)).collect()
+        let given_up = leases.filter(|mac| ends || self.gives_up(*mac));
+        let released = written.into_iter().flat_map(|written| &written.pairs);
+        let released = released.filter(|(mac, pair)| pair.lease.is_some() && self.record.pair(**mac).lease.is_none());
+        given_up.chain(released.map(|(mac, _)| *mac)).collect()
     }
 
     /// The domain has gone, or will not come. libvirt's word counts at once, whatever is still being done.

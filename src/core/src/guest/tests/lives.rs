@@ -288,23 +288,48 @@ fn require_refuses_once_the_vf_does_not_come_back_or_not_in_time() {
 #[test]
 fn a_vf_is_on_its_way_back_from_libvirts_word_on_and_while_it_is_drained_for_good() {
     let mut guest = on_vf();
-    assert!(guest.returning().is_empty());
+    assert!(guest.returning(None).is_empty());
     guest.handle(0, Event::LookAgain);
     assert_eq!(guest.poll(0), Some(Action::Look { libvirt: true }));
     guest.handle(0, Event::Domain(DomainSeen::Absent));
-    assert_eq!(guest.returning(), [mac()].into(), "whatever is under way");
+    assert_eq!(guest.returning(None), [mac()].into(), "whatever is under way");
 
     let mut guest = on_vf();
     guest.handle(0, Event::Request(Token(1), Request::HoldBack));
-    assert_eq!(guest.returning(), [mac()].into());
+    assert_eq!(guest.returning(None), [mac()].into());
 
     let mut guest = on_vf();
     drained(&mut guest, 0);
-    assert!(guest.returning().is_empty(), "it has it again if the migration fails");
+    assert!(
+        guest.returning(None).is_empty(),
+        "it has it again if the migration fails"
+    );
     guest.handle(0, Event::Domain(DomainSeen::Absent));
-    assert_eq!(guest.returning(), [mac()].into());
+    assert_eq!(guest.returning(None), [mac()].into());
     guest.handle(1, Event::Request(Token(2), Request::Prepare(spec(Policy::Prefer))));
-    assert!(guest.returning().is_empty(), "the domain starts again, with that VF");
+    assert!(
+        guest.returning(None).is_empty(),
+        "the domain starts again, with that VF"
+    );
+}
+
+#[test]
+fn a_vf_is_on_its_way_back_until_the_record_without_it_is_written() {
+    let mut guest = on_vf();
+    let written = guest.record().clone();
+    guest.handle(0, Event::Domain(DomainSeen::Absent));
+    let gone = Outcome::Looked(nothing(None));
+    expect(&mut guest, 0, Action::Look { libvirt: true }, gone);
+    expect(&mut guest, 0, Action::ResetVf(lease()), Outcome::Done);
+    expect(&mut guest, 0, Action::Release(lease()), Outcome::Done);
+    assert_eq!(guest.poll(0), None);
+    assert!(guest.is_forgotten());
+    assert_eq!(
+        guest.returning(Some(&written)),
+        [mac()].into(),
+        "until then nobody else may have it"
+    );
+    assert!(guest.returning(Some(guest.record())).is_empty());
 }
 
 #[test]
