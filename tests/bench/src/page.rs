@@ -164,12 +164,16 @@ pub fn page(report: &Report, before: &Report) -> String {
             "Taken on {}, of commit {}, in {rounds} rounds; the load average was {} when it began.",
             about.date, about.commit, about.load
         );
-        if let Some(Measured { about, .. }) = earlier {
+        if let Some(before) = earlier {
             let _written = write!(
                 text,
                 " Before: of commit {}, on {}, before something was changed for these figures.",
-                about.commit, about.date
+                before.about.commit, before.about.date
             );
+            // The text above says how, and is part of what was kept.
+            if before.section.about != section.about {
+                text += " How it is measured was changed, too: part of a difference may be due to that.";
+            }
         }
         text += "\n\n";
         text += &markdown(section, &earlier.map(earlier_medians).unwrap_or_default());
@@ -229,12 +233,16 @@ mod tests {
         report.put(measured("scale", 50.0), &order);
         report.put(measured("agent", 30.0), &order);
         before.put(measured("scale", 70.0), &order);
+        let changed = "How it is measured was changed, too";
+        assert!(!page(&report, &before).contains(changed));
+        before.measured[0].section.about = "How it was done then.".to_owned();
         let text = page(&report, &before);
         assert!(text.starts_with("# What hybond costs\n\nWho runs many guests wants to know"));
         for words in [
             "of commit abc1234, in 10 rounds",
             "Of 2 goals 1 are missed.",
             "| ≤ 40.0 | **missed** | 70.0 MiB |",
+            changed,
             "## Many scale\nHow",
             "![Many agent: memory](performance/rss.svg)",
         ] {
