@@ -124,7 +124,7 @@ impl Migration<'_> {
         parts.end = parts.active + AFTERWARDS.as_secs_f64() * 1e3;
         let throughput = stream.finish()?;
         let records = traffic.finish()?;
-        let told = self.way.told(guest, from, to, told)?;
+        let told = self.way.told(guest, from, to, told, &parts)?;
 
         measures.extend(packets(&records, &parts, &told)?);
         let mut note = |what: &str, value: f64| drop(measures.insert(what.to_owned(), vec![value]));
@@ -207,6 +207,10 @@ fn packets(records: &[Record], parts: &Parts, told: &Told) -> Result<Measures> {
     if let Some(switches) = &told.switches {
         let summaries = analyse(records, switches);
         for (name, summary) in SWITCHES.iter().zip(&summaries) {
+            note(
+                &format!("longest gap at the {name}"),
+                longest_silence(records, &summary.span),
+            );
             for (direction, count) in both(summary) {
                 note(&lost_at(name, direction), f64::from(count.lost));
             }
@@ -327,7 +331,9 @@ fn section(taken: &Taken) -> (Section, Vec<(&'static str, String)>) {
                 losses are told for the time until the guest stops at the source, while it stands, and from its resume until \
                 3 s after its VF carries its traffic again. Of a silence that goes over an edge of these, the part within \
                 counts. hybond's failover and failback are as its own timelines tell, each from its beginning until the VF \
-                is reset or in use. Emulated hosts are some ten times as slow as real ones: compare the ways, not the \
+                is reset or in use; the script's are from detach-device until the VF has left, and from attach-device until a VF \
+                carries the traffic; for teaming, of which nobody tells it, they are the time until the guest stops, and from its \
+                resume until the VF carries the traffic. Emulated hosts are some ten times as slow as real ones: compare the ways, not the \
                 milliseconds.",
             way::MEMORY
         ),

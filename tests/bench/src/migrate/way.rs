@@ -1,5 +1,6 @@
 //! The ways to migrate a guest whose traffic goes over a VF, and the one without a VF, each as its users go it.
 
+use super::{Parts, now_ms};
 use anyhow::{Context, Result, bail, ensure};
 use hybond_lab::probe::Span;
 use hybond_lab::scenario::{HybridGuest, MIGRATE, switches, timeline};
@@ -39,8 +40,10 @@ pub enum Way {
 pub struct Told {
     /// From the beginning until the guest has let go of its VF.
     pub drain: Option<Duration>,
-    /// The failover and the failback, where they are known.
+    /// The failover and the failback, where there are any.
     pub switches: Option<[Span; 2]>,
+    /// Of the script: when it began to detach the VF, when that had left, and when it began to attach one.
+    script: Option<[f64; 3]>,
 }
 
 impl Way {
@@ -182,7 +185,8 @@ impl Way {
     /// A command fails.
     pub fn migrate(self, guest: &HybridGuest, from: &Host, to: &Host) -> Result<Told> {
         let mut told = Told::default();
-        let begun = Instant::now();
+        let begun = now_ms()?;
+        let mut gone = begun;
         if self == Self::Hybond {
             let output = guest.migrate(from, to)?;
             ensure!(output.success(), "{}: {}", guest.migrate, output.stderr.trim());
@@ -191,12 +195,13 @@ impl Way {
         if self == Self::Script {
             // It returns before the guest has let go.
             from.ok(&format!("virsh detach-device {} {DEVICE} --live", guest.name()))?;
-            let gone = format!(
+            let has_left = format!(
                 "xml=$(virsh dumpxml {}) && ! echo \"$xml\" | grep -q {ALIAS}",
                 guest.name()
             );
-            from.until("the VF's leave", &gone, SETTLE)?;
-            told.drain = Some(begun.elapsed());
+            from.until("the VF's leave", &has_left, SETTLE)?;
+            gone = now_ms()?;
+            told.drain = Some(Duration::from_secs_f64((gone - begun).max(0.0) / 1e3));
         }
         // The PF has another name there, and nobody but the one who migrates to say so.
         let there = xml_file(guest);
@@ -209,6 +214,7 @@ impl Way {
         let output = from.run_within(&command, MIGRATION)?;
         ensure!(output.success(), "{command}: {}", output.stderr.trim());
         if self == Self::Script {
+            told.script = Some([begun, gone, now_ms()?]);
             to.ok(&attach(guest))?;
         }
         Ok(told)
@@ -218,10 +224,29 @@ impl Way {
     ///
     /// # Errors
     /// hybondd does not tell.
-    pub fn told(self, guest: &HybridGuest, from: &Host, to: &Host, told: Told) -> Result<Told> {
-        if self != Self::Hybond {
-            return Ok(told);
+    pub fn told(self, guest: &HybridGuest, from: &Host, to: &Host, told: Told, parts: &Parts) -> Result<Told> {
+        if self == Self::Hybond {
+            return Self::told_by_hybondd(guest, from, to);
         }
+        let switches = self.seen(told.script, parts);
+        Ok(Told { switches, ..told })
+    }
+
+    /// The failover and the failback of a way that has no timeline.
+    fn seen(self, script: Option<[f64; 3]>, parts: &Parts) -> Option<[Span; 2]> {
+        let ([from, until], [from_back, until_back]) = match (self, script) {
+            (Self::Script, Some([begun, gone, attached])) => ([begun, gone], [attached, parts.active]),
+            // Nobody tells it closer.
+            (Self::Teaming, _) => ([parts.begun, parts.stopped], [parts.resumed, parts.active]),
+            _ => return None,
+        };
+        Some([
+            Span::new("failover", from, until),
+            Span::new("failback", from_back, until_back),
+        ])
+    }
+
+    fn told_by_hybondd(guest: &HybridGuest, from: &Host, to: &Host) -> Result<Told> {
         let timeline = timeline(from, to, &guest.domain.uuid)?;
         let phase = |name: &str| timeline.source.phases.iter().find(|phase| phase.name == name);
         let drain = phase("failover").zip(phase("unplug").and_then(|phase| phase.end_ms));
@@ -229,6 +254,7 @@ impl Way {
         Ok(Told {
             drain,
             switches: Some(switches(&timeline)?),
+            script: None,
         })
     }
 
@@ -346,5 +372,30 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("!= 52:54:00:aa:00:01"), "{line}");
+    }
+
+    #[test]
+    fn switches_without_a_timeline_are_between_what_was_seen_of_them() {
+        let parts = Parts {
+            begun: 0.0,
+            stopped: 50.0,
+            resumed: 60.0,
+            active: 90.0,
+            end: 120.0,
+        };
+        let seen = |way: Way, script| {
+            let spans = way.seen(script, &parts)?;
+            Some(spans.map(|span| (span.name, span.start_ms, span.end_ms)))
+        };
+        let (failover, failback) = ("failover".to_owned(), "failback".to_owned());
+        assert_eq!(
+            seen(Way::Script, Some([1.0, 9.0, 70.0])),
+            Some([(failover.clone(), 1.0, 9.0), (failback.clone(), 70.0, 90.0)])
+        );
+        assert_eq!(
+            seen(Way::Teaming, None),
+            Some([(failover, 0.0, 50.0), (failback, 60.0, 90.0)])
+        );
+        assert_eq!(seen(Way::Virtio, None), None);
     }
 }
