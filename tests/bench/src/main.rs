@@ -124,7 +124,7 @@ enum Command {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Page { report, into }) => page::publish(&report, &into),
+        Some(Command::Page { report, into }) => page::publish(&report, &into, &KNOWN),
         Some(Command::Sink { out }) => migrate::tcp::sink(&out),
         Some(Command::Inside {
             domains,

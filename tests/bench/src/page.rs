@@ -94,22 +94,22 @@ impl Report {
 }
 
 /// Writes `performance.md` into a folder, and beside it the pictures and the report without its samples, so that the page
-/// can be made again. Where there is a report `before.json`, of before something was changed for these figures, they are
-/// held against that.
+/// can be made again. What this report does not have stays as it was published. Where there is a report `before.json`, of before
+/// something was changed for these figures, they are held against that. `order`: as the page has the benchmarks.
 ///
 /// # Errors
 /// Nothing was measured yet, or something cannot be read or written.
-pub fn publish(report: &Path, docs: &Path) -> Result<()> {
-    let known = Report::read(report)?;
+pub fn publish(report: &Path, docs: &Path, order: &[&str]) -> Result<()> {
+    let new = Report::read(report)?;
     ensure!(
-        !known.measured.is_empty(),
+        !new.measured.is_empty(),
         "{} has no figures: run 'make bench'",
         report.display()
     );
     let folder = docs.join(FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let from = report.parent().unwrap_or(Path::new("."));
-    for (name, _) in known.measured.iter().flat_map(|measured| &measured.section.pictures) {
+    for (name, _) in new.measured.iter().flat_map(|measured| &measured.section.pictures) {
         let picture = format!("{name}.svg");
         let (from, to) = (from.join(&picture), folder.join(&picture));
         // The page is made again of what is beside it.
@@ -118,8 +118,12 @@ pub fn publish(report: &Path, docs: &Path) -> Result<()> {
         }
     }
     let before = Report::read(&folder.join("before.json"))?;
-    let known = known.short();
-    known.write(&folder.join("report.json"))?;
+    let kept = folder.join("report.json");
+    let mut known = Report::read(&kept)?;
+    for measured in new.short().measured {
+        known.put(measured, order);
+    }
+    known.write(&kept)?;
     let page_file = docs.join("performance.md");
     fs::write(&page_file, page(&known, &before)).with_context(|| format!("cannot write {}", page_file.display()))
 }
@@ -200,6 +204,8 @@ mod tests {
     use super::*;
     use crate::figures::{Figure, Point};
 
+    const ORDER: [&str; 2] = ["agent", "scale"];
+
     fn measured(name: &str, rss: f64) -> Measured {
         let figure = Figure::of("RSS", "1000 domains", "MiB", &[rss]).expect("one");
         Measured {
@@ -228,11 +234,10 @@ mod tests {
 
     #[test]
     fn the_page_begins_with_the_need_and_says_where_it_was_measured_what_was_missed_and_what_was_before() {
-        let order = ["agent", "scale"];
         let (mut report, mut before) = (Report::default(), Report::default());
-        report.put(measured("scale", 50.0), &order);
-        report.put(measured("agent", 30.0), &order);
-        before.put(measured("scale", 70.0), &order);
+        report.put(measured("scale", 50.0), &ORDER);
+        report.put(measured("agent", 30.0), &ORDER);
+        before.put(measured("scale", 70.0), &ORDER);
         let changed = "How it is measured was changed, too";
         assert!(!page(&report, &before).contains(changed));
         before.measured[0].section.about = "How it was done then.".to_owned();
@@ -260,11 +265,11 @@ mod tests {
             tempfile::tempdir().expect("a folder"),
         );
         let mut report = Report::default();
-        report.put(measured("scale", 50.0), &["scale"]);
+        report.put(measured("scale", 50.0), &ORDER);
         let file = run.path().join("report.json");
         report.write(&file).expect("written");
         fs::write(run.path().join("rss.svg"), "<svg/>").expect("written");
-        publish(&file, docs.path()).expect("a page");
+        publish(&file, docs.path(), &ORDER).expect("a page");
         let first = fs::read_to_string(docs.path().join("performance.md")).expect("a page");
         let kept = docs.path().join("performance/report.json");
         assert!(
@@ -272,10 +277,34 @@ mod tests {
                 .samples
                 .is_empty()
         );
-        publish(&kept, docs.path()).expect("a page");
+        publish(&kept, docs.path(), &ORDER).expect("a page");
         let second = fs::read_to_string(docs.path().join("performance.md")).expect("a page");
         assert_eq!(first, second);
-        let none = publish(&run.path().join("none.json"), docs.path()).expect_err("no figures");
+        let none = publish(&run.path().join("none.json"), docs.path(), &ORDER).expect_err("no figures");
         assert!(none.to_string().contains("make bench"), "{none}");
+    }
+
+    #[test]
+    fn what_was_not_measured_this_time_stays_on_the_page() {
+        let docs = tempfile::tempdir().expect("a folder");
+        let measure = |name: &str, rss: f64| {
+            // Another machine, which has no other figures.
+            let run = tempfile::tempdir().expect("a folder");
+            let mut report = Report::default();
+            report.put(measured(name, rss), &ORDER);
+            let file = run.path().join("report.json");
+            report.write(&file).expect("written");
+            fs::write(run.path().join("rss.svg"), "<svg/>").expect("written");
+            publish(&file, docs.path(), &ORDER).expect("a page");
+            fs::read_to_string(docs.path().join("performance.md")).expect("a page")
+        };
+        measure("scale", 50.0);
+        measure("agent", 30.0);
+        let text = measure("agent", 35.0);
+        assert!(
+            text.contains("50.0 MiB") && text.contains("35.0 MiB") && !text.contains("30.0 MiB"),
+            "{text}"
+        );
+        assert!(text.find("Many agent") < text.find("Many scale"), "{text}");
     }
 }
