@@ -116,13 +116,14 @@ impl World {
         if guest.in_flight().is_none() && daemon.running.remove(&id).is_some() {
             self.log(|| format!("host{host}: {id} gives up what it does"));
         }
-        let Some(daemon) = self.hosts[host].daemon.as_mut() else {
+        let at = &mut self.hosts[host];
+        let Some(daemon) = at.daemon.as_mut() else {
             return false;
         };
         let busy = daemon.running.contains_key(&id);
         let action = daemon.guests.get_mut(&id).and_then(|guest| {
             let action = guest.poll(now);
-            daemon.book.set_returning(id, guest.returning());
+            daemon.book.set_returning(id, guest.returning(at.disk.get(&id)));
             action
         });
         let Some(action) = action else {
