@@ -169,6 +169,12 @@ fn where_no_vf_is_free_one_guest_waits_for_it_and_one_that_requires_it_does_not_
             pfs: &src.pfs()[1..],
             vfs: 1,
         }];
+        // Who waits for a VF is told that there is one: asking again is not what gets it.
+        src.write_file(
+            "/etc/hybond/hybond.d/patient.toml",
+            b"[guest]\nretry_seconds = 3600\n",
+            "644",
+        )?;
         let source = configured(src, source, &one)?;
 
         let owner = Hybrid::numbered("owner", 1);
