@@ -20,8 +20,11 @@ use hybond_domxml::XmlError;
 use hybond_wire::hook::{self, Operation};
 use std::io::Write;
 use std::process::{ExitCode, exit};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why it fails has been said: libvirt shows all of stderr, and it is to be one sentence.
+static SAID: Mutex<bool> = Mutex::new(false);
 
 fn main() -> ExitCode {
     let Some(call) = Call::from_arguments(std::env::args_os().skip(1)) else {
@@ -148,8 +151,14 @@ fn fail(call: &Call, reason: &str) -> ExitCode {
         call.domain,
         call::host()
     );
-    // Where stderr is closed there is nobody to tell.
-    drop(std::io::stderr().write_all(line.as_bytes()));
+    // The deadline and the wait for hybondd end at about the same moment, in two threads: the first of them speaks, and the
+    // other waits for that before it ends the process.
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !std::mem::replace(&mut *said, true) {
+        // Where stderr is closed there is nobody to tell.
+        drop(std::io::stderr().write_all(line.as_bytes()));
+    }
+    drop(said);
     if call.may_refuse() {
         ExitCode::FAILURE
     } else {
